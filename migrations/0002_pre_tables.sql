@@ -1,0 +1,171 @@
+-- migrate:up
+-- The tables of livedex (design: the index is the fold of the log, chunks are content-addressed and insert-only).
+set local role livedex_owner;
+select set_config('search_path', format('pg_catalog, livedex, %I, pg_temp', n.nspname), true)
+  from pg_extension e join pg_namespace n on n.oid = e.extnamespace
+ where e.extname = 'vector';
+
+-- The unit of search, access and settings.
+create table livedex.collection (
+  collection_id       int generated always as identity primary key,
+  name                text not null constraint collection_name_key unique
+                      constraint collection_name_form check (name ~ '^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$'),
+  version_mode        text not null default 'log' constraint collection_version_mode check (version_mode in ('log', 'source')),
+  orphan_grace        interval not null default '24 hours',
+  active_generation   int,
+  building_generation int,
+  created_at          timestamptz not null default now()
+);
+
+-- A chunker with its parameters; the digest of a chunk depends on it. Changing any of it makes a new chunking.
+create table livedex.chunking (
+  chunking_id   int generated always as identity primary key,
+  collection_id int not null references livedex.collection on delete cascade,
+  parameters    jsonb not null,
+  max_tokens    int not null constraint chunking_max_tokens check (max_tokens > 0),
+  text_config   regconfig not null
+);
+create index chunking_collection_idx on livedex.chunking (collection_id);
+
+-- One way of turning chunks into vectors. Vectors of different generations never share a table, so they never meet.
+create table livedex.generation (
+  generation_id   int generated always as identity primary key,
+  collection_id   int not null references livedex.collection on delete cascade,
+  chunking_id     int not null references livedex.chunking on delete cascade,
+  model           text not null,
+  model_revision  text not null,
+  encoder         text not null,
+  dimension       int not null constraint generation_dimension check (dimension between 1 and 16000),
+  metric          text not null default 'cosine' constraint generation_metric check (metric in ('cosine', 'dot', 'l2')),
+  storage         text not null default 'halfvec' constraint generation_storage check (storage in ('halfvec', 'vector')),
+  index_method    text not null default 'hnsw' constraint generation_index_method check (index_method in ('hnsw', 'none')),
+  query_prompt    text not null default '',
+  document_prompt text not null default '',
+  state           text not null default 'active' constraint generation_state check (state in ('building', 'active', 'retired')),
+  created_at      timestamptz not null default now()
+);
+create index generation_collection_idx on livedex.generation (collection_id);
+alter table livedex.collection
+  add constraint collection_active_generation_fkey foreign key (active_generation) references livedex.generation,
+  add constraint collection_building_generation_fkey foreign key (building_generation) references livedex.generation;
+
+-- The state of a document. Versions are {epoch, number, offset}; null: that part was never seen.
+create table livedex.document (
+  doc_key          bigint generated always as identity primary key,
+  collection_id    int not null references livedex.collection on delete cascade,
+  document_id      text not null constraint document_id_length check (char_length(document_id) between 1 and 512),
+  content_version  bigint[] constraint document_content_version check (cardinality(content_version) = 3),
+  metadata_version bigint[] constraint document_metadata_version check (cardinality(metadata_version) = 3),
+  deleted          boolean not null, -- no reader sees the document: its content was deleted, or never seen
+  title            text,
+  metadata         jsonb not null default '{}',
+  event_time       timestamptz not null,
+  indexed_at       timestamptz not null default clock_timestamp(),
+  topic            text not null, -- where the event with the highest version stands in the log
+  partition        int not null,
+  "offset"         bigint not null,
+  constraint document_id_key unique (collection_id, document_id)
+) with (fillfactor = 80);
+create index document_metadata_idx on livedex.document using gin (metadata jsonb_path_ops) where not deleted;
+create index document_event_time_idx on livedex.document (collection_id, event_time) where not deleted;
+
+-- Insert-only. `context` is put before the text for the model and for text search, it is no part of the document's text.
+create table livedex.chunk (
+  chunk_key     bigint generated always as identity primary key,
+  collection_id int not null references livedex.collection on delete cascade,
+  digest        bytea not null constraint chunk_digest_length check (octet_length(digest) = 32),
+  context       text not null,
+  text          text not null,
+  length        int not null generated always as (char_length(text)) stored, -- characters
+  tsv           tsvector not null,
+  constraint chunk_digest_key unique (collection_id, digest)
+);
+create index chunk_tsv_idx on livedex.chunk using gin (tsv);
+
+-- Chunks that the collector saw without a reference, and since when.
+create table livedex.chunk_orphan (
+  chunk_key bigint primary key references livedex.chunk on delete cascade,
+  since     timestamptz not null default now()
+);
+create index chunk_orphan_since_idx on livedex.chunk_orphan (since);
+
+-- The map from documents to chunks: all that search follows, so all that makes a chunk visible.
+create table livedex.document_chunk (
+  chunking_id int not null references livedex.chunking on delete cascade,
+  doc_key     bigint not null references livedex.document on delete cascade,
+  ordinal     int not null constraint document_chunk_ordinal check (ordinal >= 0),
+  chunk_key   bigint not null constraint document_chunk_chunk_fkey references livedex.chunk,
+  primary key (chunking_id, doc_key, ordinal)
+);
+create index document_chunk_chunk_idx on livedex.document_chunk (chunk_key);
+create index document_chunk_doc_idx on livedex.document_chunk (doc_key);
+
+-- A topic that a collection follows. `epoch` is raised when the topic is recreated.
+create table livedex.source (
+  topic         text primary key,
+  collection_id int not null references livedex.collection on delete cascade,
+  epoch         int not null default 0,
+  topic_id      uuid,
+  state         text not null default 'live' constraint source_state check (state in ('live', 'rebuilding', 'stopped')),
+  reason        text
+);
+create index source_collection_idx on livedex.source (collection_id);
+
+-- The truth about progress: everything before next_offset is applied. `owner_epoch` fences workers that lost the partition.
+create table livedex.source_progress (
+  topic       text not null references livedex.source on delete cascade,
+  partition   int not null,
+  next_offset bigint not null,
+  owner_epoch bigint not null default 1,
+  owner       text not null,
+  event_time  timestamptz,
+  updated_at  timestamptz not null default clock_timestamp(),
+  primary key (topic, partition)
+) with (fillfactor = 50);
+
+-- Records that could not be indexed, with their exact bytes.
+create table livedex.dead_letter (
+  id          bigint generated always as identity primary key,
+  topic       text not null references livedex.source on delete cascade,
+  partition   int not null,
+  "offset"    bigint not null,
+  document_id text, -- null when the record does not say
+  key         bytea,
+  value       bytea,
+  headers     bytea[] not null default '{}', -- name, value, name, value; a value may be null
+  timestamp   timestamptz not null, -- Kafka's
+  stage       text not null constraint dead_letter_stage check (stage in ('decode', 'embed')),
+  reason      text not null,
+  detail      text not null,
+  attempts    int not null default 1,
+  state       text not null default 'open' constraint dead_letter_state check (state in ('open', 'replayed', 'discarded')),
+  failed_at   timestamptz not null default clock_timestamp(),
+  constraint dead_letter_place_key unique (topic, partition, "offset")
+);
+create index dead_letter_open_idx on livedex.dead_letter (document_id) where state = 'open';
+
+-- Vectors of query texts by digest, so that a repeated question costs no model run. Texts are not kept.
+create table livedex.query_embedding (
+  generation_id int not null references livedex.generation on delete cascade,
+  digest        bytea not null,
+  embedding     vector not null,
+  created_at    timestamptz not null default clock_timestamp(),
+  primary key (generation_id, digest)
+);
+create index query_embedding_created_idx on livedex.query_embedding (created_at);
+
+-- Which database role may search which collection.
+create table livedex.collection_access (
+  collection_id int not null references livedex.collection on delete cascade,
+  role          name not null,
+  primary key (collection_id, role)
+);
+
+grant select on livedex.collection, livedex.chunking, livedex.generation, livedex.source, livedex.schema_migration
+  to livedex_indexer, livedex_query;
+grant select, insert, update, delete on livedex.document, livedex.chunk, livedex.chunk_orphan, livedex.document_chunk,
+  livedex.source_progress, livedex.dead_letter to livedex_indexer;
+grant update (state, reason, topic_id) on livedex.source to livedex_indexer;
+grant select on livedex.document, livedex.document_chunk, livedex.source_progress, livedex.dead_letter to livedex_query;
+grant select, insert, delete on livedex.query_embedding to livedex_query;
+reset role;

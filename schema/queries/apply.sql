@@ -1,0 +1,31 @@
+-- name: create_collection
+insert into livedex.collection (name, version_mode, orphan_grace)
+values (%(name)s, %(version_mode)s, %(orphan_grace)s)
+returning collection_id
+
+-- name: create_chunking
+insert into livedex.chunking (collection_id, parameters, max_tokens, text_config)
+values (%(collection_id)s, %(parameters)s, %(max_tokens)s, %(text_config)s::regconfig)
+returning chunking_id
+
+-- name: create_generation
+insert into livedex.generation (collection_id, chunking_id, model, model_revision, encoder, dimension, metric, storage,
+                                query_prompt, document_prompt)
+values (%(collection_id)s, %(chunking_id)s, %(model)s, %(revision)s, %(encoder)s, %(dimension)s, %(metric)s, %(storage)s,
+        %(query_prompt)s, %(document_prompt)s)
+returning generation_id
+
+-- name: activate_generation
+-- The table of its vectors with the index, and the switch.
+with made as (select livedex.create_embedding_table(%(generation_id)s))
+update livedex.collection set active_generation = %(generation_id)s from made where collection_id = %(collection_id)s
+
+-- name: retire_generation
+update livedex.generation set state = 'retired' where generation_id = %(generation_id)s
+
+-- name: drop_embeddings
+drop table livedex.{embeddings}
+
+-- name: create_source
+insert into livedex.source (topic, collection_id)
+select %(topic)s, collection_id from livedex.collection where name = %(collection)s

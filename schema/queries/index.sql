@@ -1,0 +1,119 @@
+-- name: claim
+-- Takes a partition over: the owner epoch rises, so that the owner before can no longer write. A first claim begins at `start`.
+insert into livedex.source_progress as p (topic, partition, next_offset, owner)
+values (%(topic)s, %(partition)s, %(start)s, %(owner)s)
+on conflict (topic, partition) do update
+   set owner_epoch = p.owner_epoch + 1, owner = excluded.owner, updated_at = clock_timestamp()
+returning owner_epoch, next_offset
+
+-- name: stored_versions
+select document_id, content_version, metadata_version
+  from livedex.document
+ where collection_id = %(collection_id)s and document_id = any(%(ids)s)
+
+-- name: known_chunks
+-- Which digests have a chunk and a vector already.
+select c.digest, c.chunk_key
+  from livedex.chunk c
+  join livedex.{embeddings} e using (chunk_key)
+ where c.collection_id = %(collection_id)s and c.digest = any(%(digests)s)
+
+-- name: staging_table
+create temporary table if not exists {staging} (digest bytea, context text, text text, embedding {storage}) on commit delete rows
+
+-- name: copy_staging
+copy {staging} (digest, context, text, embedding) from stdin with (format binary)
+
+-- name: stage_chunks
+-- In the order of the full conflict key, so that two workers that stage the same chunks cannot deadlock.
+insert into livedex.chunk (collection_id, digest, context, text, tsv)
+select %(collection_id)s, s.digest, s.context, s.text, to_tsvector(%(text_config)s::regconfig, s.context || ' ' || s.text)
+  from {staging} s
+ order by s.digest
+on conflict on constraint chunk_digest_key do nothing
+
+-- name: stage_embeddings
+insert into livedex.{embeddings} (chunk_key, embedding)
+select c.chunk_key, s.embedding
+  from {staging} s
+  join livedex.chunk c on c.collection_id = %(collection_id)s and c.digest = s.digest
+ order by c.chunk_key
+on conflict (chunk_key) do nothing
+
+-- name: staged_keys
+select c.digest, c.chunk_key
+  from {staging} s
+  join livedex.chunk c on c.collection_id = %(collection_id)s and c.digest = s.digest
+
+-- name: move_progress
+-- The fence: nothing moves for a worker that lost the partition, or for a batch that was applied before.
+update livedex.source_progress
+   set next_offset = %(next_offset)s, event_time = greatest(event_time, %(event_time)s), updated_at = clock_timestamp()
+ where topic = %(topic)s and partition = %(partition)s
+   and owner_epoch = %(owner_epoch)s and next_offset = %(expected_offset)s
+
+-- name: lock_documents
+-- The state before, locked in the order of the key until the transaction ends.
+select document_id, doc_key, deleted, title, metadata
+  from livedex.document
+ where collection_id = %(collection_id)s and document_id = any(%(ids)s)
+ order by document_id
+   for update
+
+-- name: apply_documents
+-- The fold of core/fold.py in SQL: each part is replaced when its version is newer, a refused document gives no row.
+insert into livedex.document as d (collection_id, document_id, content_version, metadata_version, deleted, title, metadata,
+                                   event_time, topic, partition, "offset")
+select %(collection_id)s, i.document_id, i.content_version, i.metadata_version, i.deleted, i.title, i.metadata,
+       i.event_time, %(topic)s, %(partition)s, i."offset"
+  from jsonb_to_recordset(%(documents)s) as i(document_id text, content_version bigint[], metadata_version bigint[],
+       deleted boolean, title text, metadata jsonb, event_time timestamptz, "offset" bigint)
+ order by i.document_id
+on conflict on constraint document_id_key do update set
+       deleted  = case when excluded.content_version > coalesce(d.content_version, '{{}}') then excluded.deleted else d.deleted end,
+       title    = case when excluded.content_version > coalesce(d.content_version, '{{}}') then excluded.title else d.title end,
+       metadata = case when excluded.metadata_version > coalesce(d.metadata_version, '{{}}') then excluded.metadata else d.metadata end,
+       (event_time, topic, partition, "offset") = (
+         select newest.event_time, newest.topic, newest.partition, newest."offset"
+           from (values (greatest(excluded.content_version, excluded.metadata_version),
+                         excluded.event_time, excluded.topic, excluded.partition, excluded."offset"),
+                        (greatest(d.content_version, d.metadata_version), d.event_time, d.topic, d.partition, d."offset"))
+                as newest(version, event_time, topic, partition, "offset")
+          order by newest.version desc
+          limit 1),
+       content_version  = greatest(d.content_version, excluded.content_version),
+       metadata_version = greatest(d.metadata_version, excluded.metadata_version),
+       indexed_at       = clock_timestamp()
+ where excluded.content_version > coalesce(d.content_version, '{{}}')
+    or excluded.metadata_version > coalesce(d.metadata_version, '{{}}')
+returning document_id, doc_key, content_version, metadata_version
+
+-- name: map_chunks
+-- Only the places whose chunk differs are written. A foreign key violation: the collector took a chunk meanwhile.
+insert into livedex.document_chunk as m (chunking_id, doc_key, ordinal, chunk_key)
+select %(chunking_id)s, w.doc_key, w.ordinal, w.chunk_key
+  from unnest(%(doc_keys)s::bigint[], %(ordinals)s::int[], %(chunk_keys)s::bigint[]) as w(doc_key, ordinal, chunk_key)
+  left join livedex.document_chunk o
+    on o.chunking_id = %(chunking_id)s and o.doc_key = w.doc_key and o.ordinal = w.ordinal
+ where o.chunk_key is distinct from w.chunk_key
+ order by w.doc_key, w.ordinal
+on conflict (chunking_id, doc_key, ordinal) do update set chunk_key = excluded.chunk_key
+returning doc_key
+
+-- name: trim_chunks
+delete from livedex.document_chunk m
+ using unnest(%(doc_keys)s::bigint[], %(counts)s::int[]) as kept(doc_key, count)
+ where m.chunking_id = %(chunking_id)s and m.doc_key = kept.doc_key and m.ordinal >= kept.count
+returning m.doc_key
+
+-- name: add_dead_letter
+insert into livedex.dead_letter (topic, partition, "offset", document_id, key, value, headers, timestamp, stage, reason, detail)
+values (%(topic)s, %(partition)s, %(offset)s, %(document_id)s, %(key)s, %(value)s, %(headers)s, %(timestamp)s,
+        %(stage)s, %(reason)s, %(detail)s)
+on conflict on constraint dead_letter_place_key do update
+   set attempts = livedex.dead_letter.attempts + 1, failed_at = clock_timestamp(), stage = excluded.stage,
+       reason = excluded.reason, detail = excluded.detail,
+       state = case livedex.dead_letter.state when 'discarded' then 'discarded' else 'open' end
+
+-- name: open_dead_letters
+select reason, count(*) as letters from livedex.dead_letter where state = 'open' group by reason

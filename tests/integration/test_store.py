@@ -1,0 +1,177 @@
+"""The fenced apply, statement by statement, on a real Postgres."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from livedex.catalogue import Generation
+from livedex.core.change import Change, Op
+from livedex.core.chunking import chunk
+from livedex.core.fold import DocumentState
+from livedex.core.plan import BatchPlan, DocumentPlan
+from livedex.core.record import Place, Version
+from livedex.database import open_pool
+from livedex.encoders import Encoder, ModelSpec, open_encoder
+from livedex.errors import UnavailableError
+from livedex.index.store import Advance, Claim, FencedError, Store
+from support.workers import Workers
+
+TOPIC = "documents"
+
+
+@pytest.fixture
+def store(workers: Workers, tmp_path: Path) -> Iterator[Store]:
+    """A store on an empty collection."""
+    config = workers.config(TOPIC)
+    done = workers.run("apply", "--no-create-topics", config=config)
+    assert done.returncode == 0, done.stderr
+    own = Store(open_pool(workers.database_url, size=4, name="test"))
+    yield own
+    own.close()
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    """The hash encoder."""
+    return open_encoder("hash", ModelSpec(model="hash-384"))
+
+
+def generation(store: Store) -> Generation:
+    """The only one."""
+    return next(iter(store.catalogue()[1].values()))
+
+
+def plan_of(store: Store, encoder: Encoder, offset: int, text: str, document_id: str = "a") -> BatchPlan:
+    """The plan of a batch with one upsert."""
+    place = Place(TOPIC, 0, offset)
+    from datetime import UTC, datetime
+
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    change = Change(
+        place=place, document_id=document_id, op=Op.UPSERT, version=Version(0, offset, offset), event_time=now, timestamp=now,
+        text=text,
+    )  # fmt: skip
+    chunks = chunk(
+        text, title=None, markdown=True, spec=generation(store).spec, count_tokens=encoder.count_tokens, max_tokens=256
+    )
+    document = DocumentPlan(document_id=document_id, state=DocumentState(content=change, metadata=change), chunks=chunks)
+    return BatchPlan(documents=(document,), settled=(), rejected=())
+
+
+def stage(store: Store, encoder: Encoder, plan: BatchPlan) -> dict[bytes, int]:
+    """Stage the plan's chunks."""
+    chunks = list(plan.chunks.values())
+    vectors = encoder.encode_documents([found.embedded_text for found in chunks])
+    return store.stage(generation(store), chunks, {found.digest: vectors[row] for row, found in enumerate(chunks)})
+
+
+def advance(claim: Claim, start: int, end: int) -> Advance:
+    """A step of progress."""
+    return Advance(claim=claim, expected_offset=start, next_offset=end, event_time=None)
+
+
+def test_a_worker_that_lost_the_partition_cannot_write(store: Store, encoder: Encoder, workers: Workers) -> None:
+    """After another claim, an apply under the old one changes nothing, its progress included."""
+    old = store.claim(TOPIC, 0, start=0, owner="old")
+    new = store.claim(TOPIC, 0, start=0, owner="new")
+    plan = plan_of(store, encoder, 0, "Some text.")
+    keys = stage(store, encoder, plan)
+    with pytest.raises(FencedError):
+        store.apply(generation(store), advance(old, 0, 1), plan, keys)
+    assert workers.rows("select count(*) from livedex.document") == [(0,)]
+    assert workers.rows("select next_offset, owner from livedex.progress") == [(0, "new")]
+    store.apply(generation(store), advance(new, 0, 1), plan, keys)
+    assert workers.rows("select document_id from livedex.documents") == [("a",)]
+
+
+def test_a_batch_is_applied_once(store: Store, encoder: Encoder, workers: Workers) -> None:
+    """The same batch again, and one that leaves a gap, are refused by the progress."""
+    claim = store.claim(TOPIC, 0, start=0, owner="me")
+    plan = plan_of(store, encoder, 0, "Some text.")
+    keys = stage(store, encoder, plan)
+    store.apply(generation(store), advance(claim, 0, 1), plan, keys)
+    for start, end in ((0, 1), (2, 3)):
+        with pytest.raises(FencedError):
+            store.apply(generation(store), advance(claim, start, end), plan, keys)
+    assert workers.rows("select next_offset from livedex.progress") == [(1,)]
+
+
+def test_what_is_staged_is_invisible_and_idempotent(store: Store, encoder: Encoder, workers: Workers) -> None:
+    """Staging twice stores each chunk once, gives the same keys, and shows nothing to readers."""
+    plan = plan_of(store, encoder, 0, "A sentence like this one. " * 400)
+    assert stage(store, encoder, plan) == stage(store, encoder, plan)
+    assert workers.rows("select count(*) from livedex.chunk") == [(len(plan.chunks),)]
+    assert workers.rows("select count(*) from livedex.embedding_1") == [(len(plan.chunks),)]
+    assert workers.rows("select count(*) from livedex.chunks") == [(0,)]
+    assert store.known_chunks(generation(store), plan.chunks) == stage(store, encoder, plan)
+
+
+def test_an_older_version_is_refused_and_the_progress_moves(store: Store, encoder: Encoder, workers: Workers) -> None:
+    """The version fence holds in SQL too: an older event gives no result and changes no row but the progress."""
+    claim = store.claim(TOPIC, 0, start=0, owner="me")
+    newer, older = plan_of(store, encoder, 5, "The newer text."), plan_of(store, encoder, 4, "The older text.")
+    keys = stage(store, encoder, newer) | stage(store, encoder, older)
+    assert set(store.apply(generation(store), advance(claim, 0, 6), newer, keys)) == {"a"}
+    assert store.apply(generation(store), advance(claim, 6, 7), older, keys) == {}
+    assert workers.rows("select text from livedex.chunks") == [("The newer text.",)]
+    assert workers.rows("select next_offset from livedex.progress") == [(7,)]
+
+
+def test_the_parts_of_a_document_are_fenced_apart_in_sql(store: Store, encoder: Encoder, workers: Workers) -> None:
+    """Where only one part of an event is newer than what another worker stored meanwhile, only that part is taken."""
+    claim = store.claim(TOPIC, 0, start=0, owner="me")
+    newer, older = plan_of(store, encoder, 5, "The newer text."), plan_of(store, encoder, 3, "The older text.")
+    keys = stage(store, encoder, newer) | stage(store, encoder, older)
+    content = newer.documents[0].state.content
+    assert content is not None
+    only_content = replace(newer.documents[0], state=DocumentState(content=content, metadata=None))
+    store.apply(generation(store), advance(claim, 0, 6), replace(newer, documents=(only_content,)), keys)
+    parts = "select content_version, metadata_version, deleted from livedex.document"
+    assert workers.rows(parts) == [([0, 5, 5], None, False)]
+
+    gone = replace(content, op=Op.DELETE, version=Version(0, 4, 4))
+    late = replace(older.documents[0], state=DocumentState(content=gone, metadata=gone), chunks=())
+    result = store.apply(generation(store), advance(claim, 6, 7), replace(older, documents=(late,)), keys)["a"]
+    assert (result.content_accepted, result.metadata_accepted) == (False, True)
+    assert workers.rows(parts) == [([0, 5, 5], [0, 4, 4], False)]
+    assert workers.rows("select text from livedex.chunks") == [("The newer text.",)]
+
+
+def test_an_edit_writes_only_the_places_that_changed(store: Store, encoder: Encoder, workers: Workers) -> None:
+    """Of a document with many chunks, the map's unchanged rows stay the same rows."""
+    claim = store.claim(TOPIC, 0, start=0, owner="me")
+    sentences = [f"This is the sentence with number {number}." for number in range(200)]
+    first = plan_of(store, encoder, 0, " ".join(sentences))
+    store.apply(generation(store), advance(claim, 0, 1), first, stage(store, encoder, first))
+    places = "select ordinal, xmin::text from livedex.document_chunk order by ordinal"
+    before = dict(workers.rows(places))
+    sentences[-1] = "The end is another."
+    second = plan_of(store, encoder, 1, " ".join(sentences))
+    store.apply(generation(store), advance(claim, 1, 2), second, stage(store, encoder, second))
+    after = dict(workers.rows(places))
+    changed = {ordinal for ordinal in before if after.get(ordinal) != before[ordinal]}
+    assert changed <= {len(before) - 2, len(before) - 1}
+    assert changed
+
+
+def test_a_chunk_collected_meanwhile_is_noticed(store: Store, encoder: Encoder, workers: Workers) -> None:
+    """When a staged chunk is deleted before the apply, the apply fails as something to be tried again, and writes nothing."""
+    claim = store.claim(TOPIC, 0, start=0, owner="me")
+    plan = plan_of(store, encoder, 0, "Some text.")
+    keys = stage(store, encoder, plan)
+    workers.rows("delete from livedex.chunk returning 1")
+    with pytest.raises(UnavailableError, match="planning the batch again"):
+        store.apply(generation(store), advance(claim, 0, 1), plan, keys)
+    assert workers.rows("select next_offset from livedex.progress") == [(0,)]
+
+
+def test_the_answer_says_what_changed(store: Store, encoder: Encoder) -> None:
+    """A newer version with the same text and metadata is accepted and changes nothing."""
+    claim = store.claim(TOPIC, 0, start=0, owner="me")
+    for offset, changed in ((0, True), (1, False)):
+        plan = plan_of(store, encoder, offset, "The same text.")
+        result = store.apply(generation(store), advance(claim, offset, offset + 1), plan, stage(store, encoder, plan))["a"]
+        assert (result.content_accepted, result.metadata_accepted) == (True, True)
+        assert (result.content_changed, result.metadata_changed) == (changed, changed)

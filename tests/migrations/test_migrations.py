@@ -1,0 +1,241 @@
+"""Migrations: one way to a database, whoever runs them, applied once, and never half."""
+
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from livedex import migrate, resources
+from livedex.database import Connection, check_pgvector, connect, judge_pgvector
+from livedex.errors import ConfigError, TimedOutError
+from support.psql import dump_schema, psql, psql_file
+from support.waiting import until
+from support.workers import Workers
+
+
+def run_all(url: str, directory: Path | None = None) -> list[str]:
+    """Apply what is pending; the versions that were applied."""
+    with connect(url) as connection:
+        return migrate.migrate(connection, migrate.load(directory))
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """A copy of the migrations that a test may change."""
+    return Path(shutil.copytree(resources.migrations_dir(), tmp_path / "migrations"))
+
+
+def add(directory: Path, name: str, text: str) -> None:
+    """One more migration."""
+    (directory / name).write_text(text)
+
+
+def test_migrations_and_the_canonical_sql_give_the_same_database(database_url: str, empty_database_url: str) -> None:
+    """pg_dump sees no difference between a migrated database and one made from schema/sql by hand."""
+    for path in sorted((resources.schema_dir() / "sql").glob("*.sql")):
+        psql_file(empty_database_url, path)
+    by_hand = dump_schema(empty_database_url)
+    assert "CREATE TABLE livedex.document_chunk" in by_hand
+    assert "GRANT" in by_hand
+    assert dump_schema(database_url) == by_hand
+
+
+def test_the_printed_sql_gives_the_same_database(database_url: str, empty_database_url: str, workers: Workers) -> None:
+    """What `livedex migrate --sql` prints runs through psql, gives the same schema, and leaves nothing to migrate."""
+    printed = workers.run("migrate", "--sql")
+    assert printed.returncode == 0
+    psql(empty_database_url, printed.stdout)
+    assert dump_schema(empty_database_url) == dump_schema(database_url)
+    again = workers.run("migrate", LIVEDEX_DATABASE_URL=empty_database_url)
+    assert (again.returncode, again.stdout) == (0, "")
+    assert "up to date" in again.stderr
+    assert run_all(empty_database_url) == []
+
+
+def test_check_says_what_is_missing(workers: Workers, empty_database_url: str) -> None:
+    """`migrate --check` ends with 1 and names what is missing, changes nothing, and ends with 0 afterwards."""
+    missing = workers.run("migrate", "--check", LIVEDEX_DATABASE_URL=empty_database_url)
+    assert missing.returncode == 1
+    assert "0001_pre_schema" in missing.stderr
+    assert "livedex migrate" in missing.stderr
+    with connect(empty_database_url) as connection:
+        assert connection.execute("select to_regnamespace('livedex')").fetchone() == (None,)
+    done = workers.run("migrate", LIVEDEX_DATABASE_URL=empty_database_url)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "applied 0001_pre_schema" in done.stderr
+    assert workers.run("migrate", "--check", LIVEDEX_DATABASE_URL=empty_database_url).returncode == 0
+
+
+def test_two_runs_at_once_apply_everything_once(empty_database_url: str) -> None:
+    """Of concurrent migrators one applies all, in order, and the others find nothing to do."""
+    everything = [migration.version for migration in migrate.load()]
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(run_all, [empty_database_url] * 4))
+    assert sorted(results) == [[], [], [], everything]
+    with connect(empty_database_url) as connection:
+        rows = connection.execute("select version from livedex.schema_migration order by applied_at").fetchall()
+    assert [version for (version,) in rows] == everything
+
+
+def test_a_migration_is_applied_whole_or_not_at_all(database_url: str, copied: Path) -> None:
+    """When a statement fails, the file's other statements are undone, it is not recorded, and the lock is free again."""
+    add(copied, "0090_pre_good.sql", "-- migrate:up\ncreate table livedex.good ();\n")
+    add(copied, "0091_pre_bad.sql", "-- migrate:up\ncreate table livedex.half ();\nselect 1 / 0;\n")
+    with pytest.raises(errors.DivisionByZero):
+        run_all(database_url, copied)
+    with connect(database_url) as connection:
+        assert connection.execute("select to_regclass('livedex.good') is null, to_regclass('livedex.half')").fetchone() == (
+            False,
+            None,
+        )
+    add(copied, "0091_pre_bad.sql", "-- migrate:up\ncreate table livedex.half ();\n-- migrate:down\nselect 1 / 0;\n")
+    assert run_all(database_url, copied) == ["0091_pre_bad"]
+
+
+def test_an_edited_file_is_refused(database_url: str, copied: Path) -> None:
+    """A file that was applied and changed since is named, and nothing is applied."""
+    path = copied / "0003_pre_views.sql"
+    path.write_text(path.read_text() + "-- edited\n")
+    add(copied, "0090_pre_more.sql", "-- migrate:up\ncreate table livedex.more ();\n")
+    with pytest.raises(ConfigError, match="0003_pre_views was edited"):
+        run_all(database_url, copied)
+    with connect(database_url) as connection:
+        assert connection.execute("select to_regclass('livedex.more')").fetchone() == (None,)
+
+
+def test_a_database_newer_than_the_code_is_refused(database_url: str, workers: Workers) -> None:
+    """An older livedex neither migrates such a database nor works on it, and says to update livedex."""
+    with connect(database_url) as connection:
+        connection.execute("insert into livedex.schema_migration (version, sha256) values ('0099_pre_future', 'x')")
+        for look in (lambda: run_all(database_url), lambda: migrate.check(connection)):
+            with pytest.raises(ConfigError, match="0099_pre_future, which this livedex does not know: update livedex"):
+                look()
+    done = workers.run("status")
+    assert done.returncode == 1
+    assert "0099_pre_future" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("1_pre_short.sql", "-- migrate:up\nselect 1;"),
+        ("0090_mid_phase.sql", "-- migrate:up\nselect 1;"),
+        ("0090_pre_Upper.sql", "-- migrate:up\nselect 1;"),
+        ("0090_pre_.sql", "-- migrate:up\nselect 1;"),
+        ("0090_pre_without_mark.sql", "select 1;"),
+    ],
+)
+def test_a_file_of_another_form_is_refused(copied: Path, name: str, text: str) -> None:
+    """A misnamed file, or one without the mark, is never skipped in silence."""
+    add(copied, name, text)
+    with pytest.raises(ConfigError, match=f"{name} is no migration"):
+        migrate.load(copied)
+
+
+def test_an_index_is_built_concurrently_beside_a_migrator_that_waits(database_url: str, copied: Path) -> None:
+    """A transaction:false migration runs outside a transaction, and the second migrator's wait does not stop it."""
+    add(
+        copied,
+        "0090_post_index.sql",
+        "-- migrate:up transaction:false\ncreate index concurrently later on livedex.source (state);\n",
+    )
+    results: dict[str, list[str]] = {}
+
+    def run(name: str) -> threading.Thread:
+        thread = threading.Thread(target=lambda: results.update({name: run_all(database_url, copied)}))
+        thread.start()
+        return thread
+
+    with connect(database_url) as blocker, connect(database_url) as observer:
+        with blocker.transaction():
+            blocker.execute("lock table livedex.source in row exclusive mode")
+            first = run("first")
+            until(lambda: sessions(observer, "create index concurrently%", "active"), what="the index build")
+            second = run("second")
+            until(lambda: sessions(observer, "select pg_try_advisory_lock%", "idle"), what="the second migrator")
+        first.join(30)
+        second.join(30)
+        valid = observer.execute("select indisvalid from pg_index where indexrelid = 'livedex.later'::regclass").fetchone()
+    assert results == {"first": ["0090_post_index"], "second": []}
+    assert valid == (True,)
+
+
+def sessions(connection: Connection, query: str, state: str) -> int:
+    """How many other sessions of this database run, or ran last, such a statement."""
+    statement = """select count(*) from pg_stat_activity
+                    where datname = current_database() and pid <> pg_backend_pid() and query like %s and state = %s"""
+    row = connection.execute(statement, (query, state)).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_a_migrator_gives_up_on_one_that_does_not_end(database_url: str) -> None:
+    """Whoever waits longer than its patience for another migrator says so."""
+    with connect(database_url) as holder, connect(database_url) as connection:
+        holder.execute("select pg_advisory_lock(%s)", (migrate.LOCK_KEY,))
+        with pytest.raises(TimedOutError, match="another migration"):
+            migrate.migrate(connection, migrate.load(), patience=0.2)
+
+
+@pytest.mark.parametrize("version", ["0.7.4", "0.5", "0.7.99"])
+def test_a_pgvector_without_iterative_scans_is_refused(version: str) -> None:
+    """Below 0.8.0 nothing works."""
+    with pytest.raises(ConfigError, match=rf"pgvector is {version}, livedex needs 0\.8\.0"):
+        judge_pgvector(version)
+
+
+@pytest.mark.parametrize(
+    ("version", "sound"),
+    [("0.8.0", False), ("0.8.3", False), ("0.8.4", True), ("0.8.10", True), ("0.9.0", True), ("1.0", True)],
+)
+def test_a_pgvector_with_a_known_fault_is_warned_of(version: str, sound: bool) -> None:
+    """Below 0.8.4 an index can be damaged; versions compare by number."""
+    warning = judge_pgvector(version)
+    assert (warning is None) is sound
+    assert sound or "REINDEX" in (warning or "")
+
+
+def test_the_installed_pgvector_is_judged(database_url: str, workers: Workers) -> None:
+    """Commands warn of an old extension and go on, and refuse one that is too old, or none."""
+    with connect(database_url) as connection:
+        connection.execute("set allow_system_table_mods = on")
+
+        def pretend(version: str) -> Any:
+            connection.execute("update pg_extension set extversion = %s where extname = 'vector'", (version,))
+            return check_pgvector(connection)
+
+        assert "0.8.1" in pretend("0.8.1")
+        done = workers.run("status", "--json")
+        assert done.returncode == 0
+        assert "warning: pgvector is 0.8.1" in done.stderr
+        assert "warning" not in done.stdout
+        with pytest.raises(ConfigError, match=r"pgvector is 0\.7\.0"):
+            pretend("0.7.0")
+        done = workers.run("index")
+        assert done.returncode == 1
+        assert "pgvector is 0.7.0, livedex needs 0.8.0" in done.stderr
+        connection.execute("drop extension vector cascade")
+        with pytest.raises(ConfigError, match="no extension vector: run livedex migrate"):
+            check_pgvector(connection)
+
+
+def test_the_migrations_are_the_canonical_sql() -> None:
+    """Until the first release each file of schema/sql is a migration of the same text."""
+    canonical = [path.read_text() for path in sorted((resources.schema_dir() / "sql").glob("*.sql"))]
+    assert [migration.body for migration in migrate.load()] == [text.strip() for text in canonical]
+
+
+def test_workers_refuse_a_database_that_is_not_migrated(workers: Workers, empty_database_url: str) -> None:
+    """Both workers end with 1 and one line that names the remedy."""
+    for command in ("index", "serve"):
+        done = workers.run(command, LIVEDEX_DATABASE_URL=empty_database_url, LIVEDEX_HTTP_PORT="0", LIVEDEX_METRICS_PORT="0")
+        assert done.returncode == 1
+        assert "run livedex migrate" in done.stderr
+        assert "Traceback" not in done.stderr
+    with psycopg.connect(empty_database_url) as connection:
+        assert connection.execute("select to_regnamespace('livedex')").fetchone() == (None,)

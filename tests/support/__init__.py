@@ -1,0 +1,1 @@
+"""What tests share: databases, topics, workers, and an independent fold to compare with."""

@@ -1,0 +1,239 @@
+"""The pipeline's promises, with steps in memory: order, one end for each batch, and nothing after a failure."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+
+from livedex.catalogue import Generation
+from livedex.core.change import VersionMode
+from livedex.core.chunking import ChunkingSpec
+from livedex.encoders.hash import HashEncoder
+from livedex.encoders.port import ModelSpec
+from livedex.index.batch import Applied, Batch, Dropped, End, Work
+from livedex.index.pipeline import Ownership, Pipeline
+from livedex.index.stages import Stages
+from livedex.index.store import Claim
+from livedex.observe import IndexMetrics
+from support.records import record
+from support.waiting import until
+
+STEPS = ("plan", "embed", "stage", "apply")
+ENCODER = HashEncoder(ModelSpec(model="hash-4"))
+GENERATION = Generation(
+    generation_id=1, collection_id=1, collection="c", version_mode=VersionMode.LOG, chunking_id=1, spec=ChunkingSpec(),
+    text_config="simple", metric="cosine", storage="halfvec", identity=ENCODER.identity,
+)  # fmt: skip
+
+
+class Steps:
+    """Steps that only note who passed. `at` a step a batch may be given something to do, by its first offset."""
+
+    def __init__(self) -> None:
+        self.passed: list[tuple[str, int, int]] = []  # (step, partition, first offset), when the step is done
+        self.at: dict[tuple[str, int], Callable[[], object]] = {}
+
+    def step(self, name: str, work: Work) -> Work:
+        """Do what was asked for, then note it."""
+        first = work.batch.records[0]
+        self.at.get((name, first.offset), lambda: None)()
+        self.passed.append((name, work.batch.claim.partition, first.offset))
+        return work
+
+    def plan(self, work: Work) -> Work:
+        """See Stages."""
+        return self.step("plan", work)
+
+    def embed(self, work: Work) -> Work:
+        """See Stages."""
+        return self.step("embed", work)
+
+    def stage(self, work: Work) -> Work:
+        """See Stages."""
+        return self.step("stage", work)
+
+    def apply(self, work: Work) -> Applied:
+        """See Stages."""
+        self.step("apply", work)
+        return Applied(batch=work.batch, outcomes=[], rejected=(), reused=0, applied_at=0.0)
+
+    def offsets(self, step: str, partition: int = 0) -> list[int]:
+        """The first offsets that passed a step, in order."""
+        return [offset for name, at, offset in self.passed if (name, at) == (step, partition)]
+
+
+class Run:
+    """A pipeline at work over these steps."""
+
+    def __init__(self) -> None:
+        self.steps = Steps()
+        self.ownership = Ownership()
+        self.metrics = IndexMetrics()
+        self.pipeline = Pipeline(cast("Stages", self.steps), self.ownership, self.metrics)
+        self.ends: list[End] = []
+
+    def submit(self, claim: Claim, offset: int) -> Batch:
+        """A batch of one record."""
+        batch = batch_of(claim, offset)
+        self.pipeline.submit(batch)
+        return batch
+
+    def until_ended(self, count: int) -> list[End]:
+        """All ends, once there are so many."""
+
+        def all_ended() -> bool:
+            self.ends += self.pipeline.ended()
+            return len(self.ends) >= count
+
+        until(all_ended, timeout=10, what=f"the end of {count} batches")
+        return self.ends
+
+
+@pytest.fixture
+def run() -> Run:
+    """One whose threads run."""
+    made = Run()
+    made.pipeline.start()
+    return made
+
+
+def claim_of(partition: int, owner_epoch: int = 0) -> Claim:
+    """A claim on a partition of the topic `t`."""
+    return Claim(topic="t", partition=partition, owner_epoch=owner_epoch, next_offset=0)
+
+
+def batch_of(claim: Claim, offset: int) -> Batch:
+    """One record at this offset."""
+    return Batch(
+        claim=claim, generation=GENERATION, encoder=ENCODER, epoch=0, records=(record({"text": ""}, offset=offset),),
+        expected_offset=offset, polled_at=0.0,
+    )  # fmt: skip
+
+
+def fail() -> None:
+    """What a step does that fails."""
+    raise RuntimeError("the database is gone")
+
+
+def test_batches_of_a_partition_stay_in_order(run: Run) -> None:
+    """Each batch passes all four steps, each step sees the batches of a partition in order, and each ends applied once."""
+    claims = [claim_of(0), claim_of(1)]
+    for claim in claims:
+        run.ownership.take(claim)
+    batches = [run.submit(claims[number % 2], number) for number in range(40)]
+    ends = run.until_ended(40)
+    assert Counter(id(end.batch) for end in ends) == Counter(id(batch) for batch in batches)
+    assert all(isinstance(end, Applied) for end in ends)
+    for step in STEPS:
+        assert run.steps.offsets(step, 0) == list(range(0, 40, 2))
+        assert run.steps.offsets(step, 1) == list(range(1, 40, 2))
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_failing_batch_takes_those_behind_it_along(run: Run, step: str) -> None:
+    """It disowns the claim at once, wherever it fails: no later batch of the claim reaches apply; each ends once, and only
+    the one that failed says why. Other partitions go on.
+    """
+    failing, other = claim_of(0), claim_of(1)
+    run.ownership.take(failing)
+    run.ownership.take(other)
+    run.steps.at[step, 10] = fail
+    for offset in range(5):
+        run.submit(failing, 10 + offset)
+        run.submit(other, 20 + offset)
+    ends = run.until_ended(10)
+    dropped = {end.batch.expected_offset: end.error for end in ends if isinstance(end, Dropped)}
+    assert dropped.keys() == {10, 11, 12, 13, 14}
+    assert isinstance(dropped.pop(10), RuntimeError)
+    assert set(dropped.values()) == {None}
+    assert run.steps.offsets("apply", 0) == []
+    assert run.steps.offsets("apply", 1) == [20, 21, 22, 23, 24]
+    assert not run.ownership.holds(failing)
+    assert run.ownership.holds(other)
+    assert len(ends) == 10
+
+
+def test_the_claim_is_gone_before_the_end_is_told(run: Run) -> None:
+    """A batch that waits in front of apply is dropped although nobody has read the failure yet."""
+    claim = claim_of(0)
+    run.ownership.take(claim)
+    behind = threading.Event()
+
+    def fail_once_the_next_is_staged() -> None:
+        behind.wait(10)
+        fail()
+
+    run.steps.at["apply", 1] = fail_once_the_next_is_staged
+    run.submit(claim, 1)
+    run.submit(claim, 2)
+    until(lambda: run.steps.offsets("stage") == [1, 2], timeout=10, what="the second batch to wait for apply")
+    behind.set()
+    ends = run.until_ended(2)
+    assert run.steps.offsets("apply") == []
+    assert [(end.batch.expected_offset, isinstance(end, Dropped)) for end in ends] == [(1, True), (2, True)]
+
+
+def test_batches_of_a_new_claim_pass_behind_dropped_ones(run: Run) -> None:
+    """The partition is claimed again while batches of the old claim are still queued: these end dropped, the new ones not."""
+    old, new = claim_of(0, 1), claim_of(0, 2)
+    run.ownership.take(old)
+    waiting = threading.Event()
+    run.steps.at["plan", 1] = lambda: waiting.wait(10)
+    run.submit(old, 1)
+    run.submit(old, 2)
+    run.ownership.drop("t", 0)
+    run.ownership.take(new)
+    run.submit(new, 1)
+    waiting.set()
+    ends = run.until_ended(3)
+    assert [(end.batch.claim.owner_epoch, isinstance(end, Applied)) for end in ends] == [(1, False), (1, False), (2, True)]
+    assert all(end.error is None for end in ends if isinstance(end, Dropped))
+
+
+def test_every_step_is_timed(run: Run) -> None:
+    """One observation a batch and step, failures included; dropped batches are not work."""
+    claim = claim_of(0)
+    run.ownership.take(claim)
+    run.steps.at["embed", 2] = fail
+    first = run.submit(claim, 1)
+    run.until_ended(1)
+    run.submit(claim, 2)
+    run.submit(claim, 3)
+    run.until_ended(3)
+    assert run.ends[0].batch is first
+    counted = {step: run.metrics.registry.get_sample_value("livedex_stage_seconds_count", {"stage": step}) for step in STEPS}
+    assert counted["apply"] == counted["stage"] == 1
+    assert counted["embed"] == 2
+    assert counted["plan"] in (2, 3)  # the third may be planned before the second fails
+
+
+# --- ownership --------------------------------------------------------------------------------------------------
+
+
+def test_only_the_very_claim_is_held() -> None:
+    """An equal claim is another one: every claim raises the owner epoch, and so is its own."""
+    ownership = Ownership()
+    old, new = claim_of(0, 1), claim_of(0, 2)
+    assert not ownership.holds(old)
+    ownership.take(old)
+    assert (ownership.holds(old), ownership.held("t", 0), ownership.held("t", 1)) == (True, old, None)
+    ownership.take(new)
+    assert (ownership.holds(old), ownership.holds(new)) == (False, True)
+
+
+def test_disowning_an_old_claim_leaves_the_new_one() -> None:
+    """A late failure of the claim before does not cost the partition, but losing the partition drops any claim."""
+    ownership = Ownership()
+    old, new = claim_of(0, 1), claim_of(0, 2)
+    ownership.take(new)
+    ownership.disown(old)
+    assert ownership.holds(new)
+    ownership.disown(new)
+    assert ownership.held("t", 0) is None
+    ownership.take(new)
+    ownership.drop("t", 0)
+    ownership.drop("t", 0)
+    ownership.disown(new)
+    assert ownership.held("t", 0) is None

@@ -1,0 +1,5 @@
+"""`python -m livedex`."""
+
+from livedex.cli import main
+
+main()

@@ -1,0 +1,127 @@
+"""What the database says of collections: read by both workers and by `livedex apply`, never decided here."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg.rows import class_row, dict_row
+
+from livedex.config import EmbedderName
+from livedex.core.change import VersionMode
+from livedex.core.chunking import VERSION as CHUNKING_VERSION
+from livedex.core.chunking import ChunkingSpec
+from livedex.database import Connection, query
+from livedex.encoders import Encoder, Identity, ModelSpec, open_encoder
+from livedex.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """One way of turning a collection's chunks into vectors, and the chunking that it is made for."""
+
+    generation_id: int
+    collection_id: int
+    collection: str
+    version_mode: VersionMode
+    chunking_id: int
+    spec: ChunkingSpec
+    text_config: str
+    metric: str
+    storage: str
+    identity: Identity
+
+    @property
+    def embeddings(self) -> str:
+        """The name of the table of its vectors, in the schema livedex."""
+        return f"embedding_{self.generation_id}"
+
+    @property
+    def model_spec(self) -> ModelSpec:
+        """What to open to get its encoder."""
+        return ModelSpec(
+            model=self.identity.model,
+            query_prompt=self.identity.query_prompt,
+            document_prompt=self.identity.document_prompt,
+            normalise=self.metric == "cosine",
+        )
+
+    def check(self, encoder: Encoder) -> None:
+        """ConfigError unless the encoder gives the vectors that this generation is made of."""
+        if self.spec.version != CHUNKING_VERSION:
+            raise ConfigError(
+                f"collection {self.collection} is chunked by version {self.spec.version} of the chunker, and this livedex has "
+                f"version {CHUNKING_VERSION}: run the livedex that made it"
+            )
+        found, pinned = encoder.identity, self.identity
+        for what in ("revision", "dimension", "max_tokens", "query_prompt", "document_prompt"):
+            if getattr(found, what) != getattr(pinned, what):
+                raise ConfigError(
+                    f"the model {pinned.model!r} on this machine is not that of generation {self.generation_id} of collection "
+                    f"{self.collection}: its {what} is {getattr(found, what)!r}, the generation has {getattr(pinned, what)!r}. "
+                    "Install the model that the generation was made with: two mixed would spoil every search"
+                )
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> "Generation":
+        """From a row of the query `generations`."""
+        return cls(
+            generation_id=row["generation_id"],
+            collection_id=row["collection_id"],
+            collection=row["collection"],
+            version_mode=VersionMode(row["version_mode"]),
+            chunking_id=row["chunking_id"],
+            spec=ChunkingSpec(**row["parameters"]),
+            text_config=row["text_config"],
+            metric=row["metric"],
+            storage=row["storage"],
+            identity=Identity(
+                encoder=row["encoder"],
+                model=row["model"],
+                revision=row["model_revision"],
+                dimension=row["dimension"],
+                max_tokens=row["max_tokens"],
+                query_prompt=row["query_prompt"],
+                document_prompt=row["document_prompt"],
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A topic that a collection follows."""
+
+    topic: str
+    collection_id: int
+    epoch: int
+    state: str  # live, rebuilding, stopped
+    reason: str | None
+
+
+def generations(connection: Connection) -> dict[int, Generation]:
+    """The active generation of each collection, by collection id."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(query("catalogue", "generations")).fetchall()
+    return {row["collection_id"]: Generation.from_row(row) for row in rows}
+
+
+def sources(connection: Connection) -> dict[str, Source]:
+    """Every source by its topic."""
+    with connection.cursor(row_factory=class_row(Source)) as cursor:
+        return {source.topic: source for source in cursor.execute(query("catalogue", "sources")).fetchall()}
+
+
+def open_checked(embedder: EmbedderName, generation: Generation) -> Encoder:
+    """The encoder of a generation, checked to be the one that it was made with."""
+    made_by_hash = generation.identity.encoder == "hash"
+    if made_by_hash and embedder != "hash":
+        raise ConfigError(
+            f"generation {generation.generation_id} of collection {generation.collection} was written by the hash encoder, "
+            f"which is for tests, and the embedder is {embedder}: set LIVEDEX_EMBEDDER=hash, or apply a real model"
+        )
+    if embedder == "hash" and not made_by_hash:
+        raise ConfigError(
+            f"generation {generation.generation_id} of collection {generation.collection} was written by the model "
+            f"{generation.identity.model!r}, and the embedder is hash, which is for tests: unset LIVEDEX_EMBEDDER"
+        )
+    encoder = open_encoder(embedder, generation.model_spec)
+    generation.check(encoder)
+    return encoder

@@ -1,0 +1,97 @@
+"""`livedex publish | delete`: send change events."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from kafka.errors import UnknownTopicOrPartitionError
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+
+from livedex import events
+from livedex.cli.session import patiently, people, settings
+from livedex.cli.wait import wait_for
+from livedex.config import Settings
+from livedex.core.record import Place
+from livedex.errors import ConfigError, UsageError
+from livedex.kafka import open_admin, open_producer, translated
+
+Topic = Annotated[str | None, typer.Option(help="Topic to send to; needed when the settings name several.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Return when everything sent is searchable.")]
+Timeout = Annotated[float, typer.Option(min=0, help="Seconds that --wait waits; then exit 4.")]
+
+
+def publish(
+    paths: Annotated[list[Path], typer.Argument(help="Files, folders, or JSON Lines of change events.", metavar="PATH...")],
+    topic: Topic = None,
+    wait: Wait = False,
+    timeout: Timeout = 120.0,
+) -> None:
+    """Send documents. Prints the token of the last event in each partition."""
+    count = sum(1 for _ in events.from_paths(paths))  # everything is checked before anything is sent
+    if not count:
+        raise UsageError(f"there is no document in {', '.join(map(str, paths))}: expected .md, .txt, .rst or .jsonl files")
+    _send(events.from_paths(paths), count, topic, timeout if wait else None)
+
+
+def delete(
+    ids: Annotated[list[str], typer.Argument(help="Document ids.", metavar="ID...")],
+    topic: Topic = None,
+    version: Annotated[int | None, typer.Option(min=0, help="For collections that take versions from their source.")] = None,
+    wait: Wait = False,
+    timeout: Timeout = 120.0,
+) -> None:
+    """Send deletes. Prints the token of the last event in each partition."""
+    _send([events.deletion(document_id, version) for document_id in ids], len(ids), topic, timeout if wait else None)
+
+
+def _send(made: Iterable[events.Event], count: int, topic: str | None, timeout: float | None) -> None:
+    chosen = settings()
+    target = topic or _only_topic(chosen)
+    patiently(lambda: _check_topic(chosen, target))
+    producer = patiently(lambda: open_producer(chosen.kafka))
+    try:
+        with _progress("sending", count) as advance:
+            places = events.send(producer, target, made, advance)
+    except UnknownTopicOrPartitionError:
+        raise ConfigError(f"the topic {target} does not exist: run livedex apply") from None
+    finally:
+        producer.close(timeout=2)
+    for place in places:
+        typer.echo(str(place))
+    if timeout is not None:
+        _wait_for_all(chosen, places, timeout)
+
+
+def _wait_for_all(chosen: Settings, places: list[Place], timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    with people.status("waiting until it is searchable"):
+        for place in places:
+            wait_for(chosen, place, max(0.0, deadline - time.monotonic()))
+
+
+def _only_topic(chosen: Settings) -> str:
+    if len(chosen.sources) != 1:
+        names = ", ".join(sorted(chosen.sources)) or "none"
+        raise UsageError(f"the settings name {len(chosen.sources)} sources ({names}): choose one with --topic")
+    return next(iter(chosen.sources))
+
+
+def _check_topic(chosen: Settings, topic: str) -> None:
+    admin = open_admin(chosen.kafka)
+    try:
+        with translated():
+            if topic not in admin.list_topics():
+                raise ConfigError(f"the topic {topic} does not exist: run livedex apply")
+    finally:
+        admin.close()
+
+
+@contextmanager
+def _progress(label: str, count: int) -> Iterator[Callable[[], None]]:
+    columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=people) as bar:
+        task = bar.add_task(label, total=count)
+        yield lambda: bar.advance(task)

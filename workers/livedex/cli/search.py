@@ -1,0 +1,100 @@
+"""`livedex search`: ask the query worker, or search in this process where none answers."""
+
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.table import Table
+
+from livedex.cli.session import data, database, people, print_json, settings
+from livedex.config import Settings
+from livedex.errors import ConfigError, LivedexError, TimedOutError, UnavailableError, UsageError
+
+EXCERPT = 160  # characters of a chunk in the table
+
+
+def search(
+    text: Annotated[str, typer.Argument(help="What to look for.")],
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Results.")] = 10,
+    collection: Annotated[str, typer.Option(help="Collection.")] = "default",
+    filter: Annotated[str, typer.Option(help="Metadata that a document must contain, as JSON.")] = "{}",  # noqa: A002
+    mode: Annotated[str, typer.Option(help="hybrid, vector or text.")] = "hybrid",
+    as_json: Annotated[bool, typer.Option("--json", help="The whole answer as JSON.")] = False,
+    timeout: Annotated[float, typer.Option(min=0.001, max=60, help="Seconds.")] = 10.0,
+) -> None:
+    """Search a collection."""
+    import json
+
+    try:
+        wanted = json.loads(filter)
+    except ValueError:
+        raise UsageError(f"--filter {filter!r} is no JSON object") from None
+    body = {"query": text, "k": k, "collection": collection, "filter": wanted, "mode": mode, "timeout_ms": int(timeout * 1000)}
+    chosen = settings()
+    answer = _from_worker(chosen, body) or _in_this_process(chosen, body)
+    if as_json:
+        print_json(answer)
+    elif answer["results"]:
+        data.print(_table(answer["results"]))
+    else:
+        people.print("nothing found")
+
+
+def _from_worker(chosen: Settings, body: dict[str, Any]) -> dict[str, Any] | None:
+    """The query worker's answer; None when no worker listens."""
+    address = f"http://{chosen.http_host}:{chosen.http_port}"
+    try:
+        response = httpx.post(f"{address}/v1/search", json=body, timeout=body["timeout_ms"] / 1000 + 2, trust_env=False)
+    except httpx.ConnectError:
+        people.print(f"no query worker at {address}: searching in this process", style="dim")
+        return None
+    except httpx.TimeoutException:
+        raise TimedOutError(f"the query worker at {address} did not answer in time") from None
+    if response.is_success:
+        return dict(response.json())
+    raise _error(response)
+
+
+def _error(response: httpx.Response) -> LivedexError:
+    problem = response.json()
+    detail = str(problem.get("detail"))
+    if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        return UnavailableError(str(problem.get("dependency")), detail)
+    if response.status_code == httpx.codes.GATEWAY_TIMEOUT:
+        return TimedOutError(detail)
+    return UsageError(detail) if response.status_code == httpx.codes.BAD_REQUEST else ConfigError(detail)
+
+
+def _in_this_process(chosen: Settings, body: dict[str, Any]) -> dict[str, Any]:
+    from pydantic import ValidationError
+
+    from livedex.database import open_pool
+    from livedex.observe import QueryMetrics
+    from livedex.query.searcher import Encoders, Searcher
+    from livedex.query.server import SearchRequest
+
+    try:
+        request = SearchRequest(**body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    with database(chosen), open_pool(chosen.database_url, size=1, name="livedex-search") as pool:
+        encoders = Encoders(chosen.embedder, pool)
+        for generation in encoders.refresh():
+            if generation.collection == request.collection and request.mode != "text":
+                encoders.encoder(generation)
+        answer = Searcher(pool, encoders, QueryMetrics()).search(request.search())
+    return {"results": answer.results, "took_ms": answer.took_ms, "generation": answer.generation, "degraded": False}
+
+
+def _table(results: list[dict[str, Any]]) -> Table:
+    made = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("score", "document", "title", "text"):
+        made.add_column(heading, overflow="fold" if heading == "text" else "ellipsis")
+    for row in results:
+        excerpt = " ".join(row["chunk"].split())[:EXCERPT]
+        made.add_row(
+            f"{row['score']:.4f}",
+            *(str(cell or "").replace("[", r"\[") for cell in (row["document_id"], row["title"], excerpt)),
+        )
+    return made

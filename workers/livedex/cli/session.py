@@ -1,0 +1,92 @@
+"""What commands share: the settings, the consoles, and patience with what does not answer at once."""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from livedex import config, migrate
+from livedex.config import Settings
+from livedex.core.backoff import backoff
+from livedex.database import Connection, connect
+from livedex.errors import UnavailableError
+
+PATIENCE = 10.0  # seconds that a command waits for a dependency
+
+T = TypeVar("T")
+
+settings_file: ContextVar[Path | None] = ContextVar("settings_file", default=None)  # of --config
+people = Console(stderr=True)
+data = Console()
+
+
+def settings(path: Path | None = None) -> Settings:
+    """The settings of `path`, else of --config, else of LIVEDEX_CONFIG, under the environment's."""
+    return config.load(path or settings_file.get())
+
+
+def patiently(work: Callable[[], T], *, patience: float = PATIENCE) -> T:
+    """The result of `work`, tried again for a while when a dependency does not answer; then its UnavailableError."""
+    deadline = time.monotonic() + patience
+    attempt = 0
+    while True:
+        try:
+            return work()
+        except UnavailableError:
+            attempt += 1
+            pause = backoff(attempt, random.random())  # noqa: S311
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise
+            time.sleep(min(pause, left))
+
+
+@contextmanager
+def database(chosen: Settings, *, migrated: bool = True) -> Iterator[Connection]:
+    """A connection for one command, to a database that has this version's tables."""
+    connection = patiently(lambda: connect(chosen.database_url, timeout=2))
+    with connection:
+        if migrated:
+            warning = migrate.check(connection)
+            if warning:
+                people.print(f"warning: {warning}", style="yellow")
+        yield connection
+
+
+def print_json(value: Any) -> None:
+    """Plain JSON on stdout."""
+    import json
+
+    typer.echo(json.dumps(value, default=_plain, ensure_ascii=False, indent=2))
+
+
+def _plain(value: object) -> object:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def table(title: str, rows: list[dict[str, Any]], columns: dict[str, str]) -> Table:
+    """A table of these columns (field: heading); what is not there is a dash."""
+    made = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    for heading in columns.values():
+        made.add_column(heading)
+    for row in rows:
+        made.add_row(*(_cell(row.get(field)) for field in columns))
+    return made
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, datetime):
+        return value.astimezone().isoformat(sep=" ", timespec="seconds")
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return str(value).replace("[", r"\[")

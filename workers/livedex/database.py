@@ -1,0 +1,142 @@
+"""The way to Postgres: connections, pools, named queries, and the translation of its errors.
+
+Connections know pgvector's types and find them wherever the extension is installed. Everything that means "Postgres does
+not answer, for now" becomes `UnavailableError("postgres", ...)`; what a caller did wrong stays a psycopg error.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, LiteralString, cast
+
+import psycopg
+from pgvector.psycopg import register_vector
+from psycopg import errors, sql
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from livedex import resources
+from livedex.errors import ConfigError, UnavailableError
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+CONNECT_TIMEOUT = 5  # seconds
+OLDEST_PGVECTOR = (0, 8, 0)  # iterative scans
+SOUND_PGVECTOR = (0, 8, 4)  # no index damage under insert and vacuum
+
+# Not the statement's fault: the same transaction, begun again, may pass.
+_PASSING = (
+    psycopg.InterfaceError,
+    errors.AdminShutdown,
+    errors.CrashShutdown,
+    errors.CannotConnectNow,
+    errors.TooManyConnections,
+    errors.DeadlockDetected,
+    errors.SerializationFailure,
+    errors.LockNotAvailable,
+    errors.IdleInTransactionSessionTimeout,
+    errors.ReadOnlySqlTransaction,
+    errors.DiskFull,
+    errors.OutOfMemory,
+)
+
+
+@cache
+def named_queries(file: str) -> dict[str, LiteralString]:
+    """The statements of schema/queries/FILE.sql by the name that precedes each."""
+    text = (resources.schema_dir() / "queries" / f"{file}.sql").read_text(encoding="utf-8")
+    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
+    return {name: cast("LiteralString", body.strip()) for name, body in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def query(file: str, name: str, **identifiers: str) -> sql.Composed:
+    """A named query, with its {placeholders} replaced by quoted identifiers."""
+    return sql.SQL(named_queries(file)[name]).format(**{key: sql.Identifier(value) for key, value in identifiers.items()})
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Postgres does not answer, for now -> UnavailableError; other errors pass."""
+    try:
+        yield
+    except _PASSING as error:
+        raise UnavailableError("postgres", f"postgres does not take the work: {first_line(error)}") from error
+    except PoolTimeout as error:
+        raise UnavailableError("postgres", f"postgres gave no connection: {first_line(error)}") from error
+    except psycopg.OperationalError as error:
+        if isinstance(error, errors.QueryCanceled):
+            raise
+        raise UnavailableError("postgres", f"postgres does not answer: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message: the rest may quote document text."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def connect(url: str, *, timeout: int = CONNECT_TIMEOUT) -> Connection:
+    """A connection in autocommit mode, without pgvector's types (the extension may not be there yet)."""
+    with translated():
+        return psycopg.connect(url, autocommit=True, connect_timeout=timeout)
+
+
+def open_pool(url: str, *, size: int, name: str) -> ConnectionPool[Connection]:
+    """A pool of `size` connections in autocommit mode that know pgvector's types. It opens even while Postgres is down."""
+    pool = ConnectionPool(
+        url,
+        kwargs={"autocommit": True, "connect_timeout": CONNECT_TIMEOUT, "application_name": name, **_KEEPALIVES},
+        min_size=1,
+        max_size=size,
+        timeout=CONNECT_TIMEOUT,
+        reconnect_timeout=CONNECT_TIMEOUT,
+        configure=prepare,
+        check=ConnectionPool.check_connection,
+        name=name,
+        open=False,
+    )
+    pool.open(wait=False)
+    return pool
+
+
+# A server that vanished without a word is noticed after about 10 seconds, not after hours.
+_KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
+
+
+def prepare(connection: Connection) -> None:
+    """Make the schema of pgvector findable, and register its types."""
+    connection.execute(
+        "select set_config('search_path', current_setting('search_path') || ', ' || quote_ident(n.nspname), false)"
+        "  from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'vector'"
+    )
+    try:
+        register_vector(connection)
+    except psycopg.ProgrammingError as error:
+        raise ConfigError("the database has no extension vector: run livedex migrate") from error
+
+
+def check_pgvector(connection: Connection) -> str | None:
+    """None when pgvector is sound, a warning when it is old; ConfigError when it is absent or too old."""
+    row = connection.execute("select extversion from pg_extension where extname = 'vector'").fetchone()
+    if row is None:
+        raise ConfigError("the database has no extension vector: run livedex migrate")
+    return judge_pgvector(row[0])
+
+
+def judge_pgvector(version: str) -> str | None:
+    """What to say of this version of pgvector: None, a warning, or a ConfigError."""
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:3])
+    if numbers < OLDEST_PGVECTOR:
+        raise ConfigError(
+            f"pgvector is {version}, livedex needs {_dotted(OLDEST_PGVECTOR)} or newer: update the extension, "
+            "then ALTER EXTENSION vector UPDATE"
+        )
+    if numbers < SOUND_PGVECTOR:
+        return (
+            f"pgvector is {version}: before {_dotted(SOUND_PGVECTOR)} an index could be damaged by inserts during a "
+            "vacuum: update the extension, then ALTER EXTENSION vector UPDATE and REINDEX"
+        )
+    return None
+
+
+def _dotted(numbers: tuple[int, ...]) -> str:
+    return ".".join(map(str, numbers))

@@ -1,0 +1,5 @@
+"""The embedding port and its adapters: text to vectors, on each side of the search with its own prompt."""
+
+from livedex.encoders.port import Encoder, Identity, ModelSpec, open_encoder
+
+__all__ = ["Encoder", "Identity", "ModelSpec", "open_encoder"]

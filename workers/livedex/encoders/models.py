@@ -1,0 +1,82 @@
+"""Where a model is: a folder, an installed package that ships it, or the hub, in that order; and the digest of its files."""
+
+import hashlib
+import re
+from importlib import metadata
+from pathlib import Path
+
+from livedex.errors import ConfigError
+
+_MARKS = ("modules.json", "config_sentence_transformers.json")  # what a sentence-transformers folder has
+_NO_PART_OF_THE_MODEL = {".git", ".cache", "onnx", "openvino", "__pycache__"}
+_NO_PART_ENDINGS = {".md", ".py", ".pyc", ".gitattributes"}
+
+
+def find_model(name: str) -> Path:
+    """The folder of the model `name`; ConfigError that says which places were tried."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not _is_model(folder):
+            raise ConfigError(f"the folder {folder} holds no sentence-transformers model: {_MARKS[0]} is missing")
+        return folder
+    packaged = _in_packages(name)
+    if packaged is not None:
+        return packaged
+    return _from_hub(name)
+
+
+def digest_of(folder: Path) -> str:
+    """sha256 over names and contents of the files that shape the vectors, as hexadecimal digits."""
+    whole = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if _counts(path.relative_to(folder)) and path.is_file()):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").digest()
+        whole.update(path.relative_to(folder).as_posix().encode() + b"\0" + content)
+    return whole.hexdigest()
+
+
+def _counts(path: Path) -> bool:
+    return (
+        not _NO_PART_OF_THE_MODEL.intersection(path.parts)
+        and path.suffix not in _NO_PART_ENDINGS
+        and (not path.name.startswith("."))
+    )
+
+
+def _is_model(folder: Path) -> bool:
+    return any((folder / mark).is_file() for mark in _MARKS)
+
+
+def _in_packages(name: str) -> Path | None:
+    """The model folder inside an installed distribution whose name ends with the model's."""
+    wanted = _normal(name.rsplit("/", 1)[-1])
+    for distribution in metadata.distributions():
+        title = _normal(distribution.metadata["Name"] or "")
+        if not (title == wanted or title.endswith(f"-{wanted}")):
+            continue
+        for file in distribution.files or ():
+            folder = Path(str(distribution.locate_file(file))).parent
+            if file.name == _MARKS[0] and _is_model(folder):
+                return folder
+    return None
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    repositories = [name] if "/" in name else [f"sentence-transformers/{name}"]
+    for repository in repositories:
+        try:
+            return Path(snapshot_download(repository, ignore_patterns=["onnx/*", "openvino/*", "*.h5", "*.ot", "*.msgpack"]))
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+    raise ConfigError(
+        f"the model {name!r} was not found: it is no folder, no installed package ships it (a package whose name ends with "
+        f"{_normal(name.rsplit('/', 1)[-1])!r}), and the hub did not give {repositories[0]}: {reason}. "
+        "Give a folder, install a package that ships it, or connect this machine to the hub"
+    )

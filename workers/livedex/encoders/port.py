@@ -1,0 +1,77 @@
+"""What an encoder is, for the index worker and the query worker alike, and how one is opened.
+
+Vectors are float32, shape (len(texts), dimension), in the order of the texts; L2-normalised when the metric is cosine.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livedex.config import EmbedderName
+from livedex.errors import ConfigError
+
+Vectors = NDArray[np.float32]
+
+
+class EncodingStopped(Exception):  # noqa: N818 - not an error: it was asked for
+    """Encoding was given up between two batches, because the caller said so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """What a collection says of its model. A prompt of None means the model's own."""
+
+    model: str
+    query_prompt: str | None = None
+    document_prompt: str | None = None
+    normalise: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What makes two encoders give the same vectors; a generation pins it."""
+
+    encoder: str  # the adapter: torch, hash
+    model: str
+    revision: str  # digest of the model's files
+    dimension: int
+    max_tokens: int  # that the model reads of one text, special tokens and prompt included
+    query_prompt: str
+    document_prompt: str
+
+
+class Encoder(Protocol):
+    """An opened model. Methods may be called from any thread, one call at a time is fastest."""
+
+    @property
+    def identity(self) -> Identity:
+        """What pins this encoder."""
+        ...
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens the model would read of each text, as a document, with prompt and special tokens."""
+        ...
+
+    def encode_documents(self, texts: Sequence[str], *, stopped: Callable[[], bool] = lambda: False) -> Vectors:
+        """Vectors of texts that are searched. Raises EncodingStopped soon after `stopped()` became true."""
+        ...
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of texts that search."""
+        ...
+
+
+def open_encoder(embedder: EmbedderName, spec: ModelSpec) -> Encoder:
+    """Load the model with the named adapter; `auto` takes torch and never hash. Seconds, and hundreds of MB, for a real one."""
+    if embedder in ("auto", "torch"):
+        from livedex.encoders.torch import TorchEncoder
+
+        return TorchEncoder(spec)
+    if embedder == "hash":
+        from livedex.encoders.hash import HashEncoder
+
+        return HashEncoder(spec)
+    raise ConfigError(f"the embedder {embedder} is not available in this version: set LIVEDEX_EMBEDDER to auto or torch")

@@ -1,0 +1,99 @@
+"""The torch adapter: sentence-transformers, fed with batches of texts of like length.
+
+Padding is the enemy: a batch costs as much as its longest text times its size, so texts are sorted by length and a
+batch is as many as fit a budget of tokens.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from livedex.encoders.models import digest_of, find_model
+from livedex.encoders.port import EncodingStopped, Identity, ModelSpec, Vectors
+from livedex.errors import ConfigError
+
+TOKENS_PER_BATCH = 2048  # measured best between 512 and 16,384 on a processor: small batches stay in its cache
+TEXTS_PER_COUNT = 256  # an encoding takes a hundred times its text's memory
+_DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the names that models give it
+
+
+class TorchEncoder:
+    """A sentence-transformers model on the fastest device that torch finds."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        from sentence_transformers import SentenceTransformer
+        from tokenizers import Tokenizer
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()  # type: ignore[no-untyped-call] # it would write between our log lines
+        folder = find_model(spec.model)
+        try:
+            self._model = SentenceTransformer(str(folder), local_files_only=True)
+        except Exception as error:  # whatever a broken folder makes of the library
+            message = f"the model in {folder} does not load: {type(error).__name__}: {error}"
+            raise ConfigError(message) from error
+        self._tokenizer = Tokenizer.from_str(self._model.tokenizer.backend_tokenizer.to_str())
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._normalise = spec.normalise
+        self._lock = threading.Lock()
+        prompts = {name: prompt for name, prompt in (self._model.prompts or {}).items() if prompt}
+        own_document = next((prompts[name] for name in _DOCUMENT_PROMPTS if name in prompts), "")
+        dimension, max_tokens = self._model.get_embedding_dimension(), self._model.max_seq_length
+        if dimension is None or max_tokens is None:
+            raise ConfigError(
+                f"the model in {folder} does not say its dimension or how many tokens it reads: it is no text encoder"
+            )
+        self.identity = Identity(
+            encoder="torch",
+            model=spec.model,
+            revision=digest_of(folder),
+            dimension=dimension,
+            max_tokens=max_tokens,
+            query_prompt=prompts.get("query", "") if spec.query_prompt is None else spec.query_prompt,
+            document_prompt=own_document if spec.document_prompt is None else spec.document_prompt,
+        )
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """See Encoder."""
+        prompt = self.identity.document_prompt
+        counts: list[int] = []
+        for start in range(0, len(texts), TEXTS_PER_COUNT):
+            part = [prompt + text for text in texts[start : start + TEXTS_PER_COUNT]]
+            counts += [len(encoding.ids) for encoding in self._tokenizer.encode_batch_fast(part)]
+        return counts
+
+    def encode_documents(self, texts: Sequence[str], *, stopped: Callable[[], bool] = lambda: False) -> Vectors:
+        """See Encoder."""
+        return self._encode(self._model.encode_document, self.identity.document_prompt, texts, stopped)
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """See Encoder."""
+        return self._encode(self._model.encode_query, self.identity.query_prompt, texts, lambda: False)
+
+    def _encode(self, encode: Callable[..., Any], prompt: str, texts: Sequence[str], stopped: Callable[[], bool]) -> Vectors:
+        vectors = np.empty((len(texts), self.identity.dimension), np.float32)
+        for batch in batches(self.count_tokens(texts), TOKENS_PER_BATCH):
+            if stopped():
+                raise EncodingStopped
+            with self._lock:
+                vectors[batch] = encode(
+                    [texts[index] for index in batch],
+                    prompt=prompt,  # "" too: it switches the model's own prompt off
+                    batch_size=len(batch),
+                    normalize_embeddings=self._normalise,
+                    show_progress_bar=False,
+                )
+        return vectors
+
+
+def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Indices of texts in batches of like length, longest first: size times longest is at most `budget`, or size is 1."""
+    by_length = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    start = 0
+    while start < len(by_length):
+        size = max(1, budget // max(1, lengths[by_length[start]]))
+        yield by_length[start : start + size]
+        start += size

@@ -1,0 +1,49 @@
+"""Errors, named by who has to act.
+
+    LivedexError
+    ├── UsageError        the caller: a wrong argument or setting              exit 2
+    ├── ConfigError       the operator: settings, model or database contradict exit 1
+    ├── UnavailableError  nobody, for now: a dependency does not answer        exit 3
+    ├── TimedOutError     the caller: the deadline passed                      exit 4
+    └── InvariantError    the authors: a promise of the design is broken       exit 1
+
+Messages are lower-case sentences that name the object, the actual and the expected value, and the remedy.
+"""
+
+from typing import ClassVar
+
+
+class LivedexError(Exception):
+    """Base of every error that livedex raises on purpose; `exit_code` is what a command ends with."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(LivedexError):
+    """A wrong argument or setting, found before anything was touched."""
+
+    exit_code = 2
+
+
+class ConfigError(LivedexError):
+    """What is set up contradicts itself: settings, model, database or topic. Retrying does not help."""
+
+
+class UnavailableError(LivedexError):
+    """A dependency (`kafka`, `postgres`, `embedder`) does not answer. Retrying helps once it is back."""
+
+    exit_code = 3
+
+    def __init__(self, dependency: str, message: str) -> None:
+        super().__init__(message)
+        self.dependency = dependency
+
+
+class TimedOutError(LivedexError):
+    """The caller's deadline passed."""
+
+    exit_code = 4
+
+
+class InvariantError(LivedexError):
+    """A promise of the design is broken: a defect in livedex."""

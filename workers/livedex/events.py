@@ -1,0 +1,100 @@
+"""Change events as producers send them: made from files, from JSON Lines, and handed to Kafka."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kafka import KafkaProducer
+
+from livedex.core.change import VERSION_HEADER, Rejection, VersionMode, decode
+from livedex.core.record import Place, Record
+from livedex.errors import UsageError
+from livedex.kafka import translated
+
+MARKDOWN = frozenset({".md", ".markdown", ".mdx"})
+TEXT = frozenset({".txt", ".rst", ".adoc", ".asciidoc", ".org", ".text"})
+JSON_LINES = frozenset({".jsonl", ".ndjson"})
+SEND_TIMEOUT = 60.0  # seconds for one acknowledgement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One record to send."""
+
+    key: str
+    value: bytes | None  # None deletes
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+def upsert(document_id: str, text: str, **fields: Any) -> Event:
+    """An upsert with any of the fields of contracts.md section 4."""
+    event = {"op": "upsert", "id": document_id, "text": text, **fields}
+    return Event(key=document_id, value=json.dumps(event, ensure_ascii=False).encode())
+
+
+def deletion(document_id: str, version: int | None = None) -> Event:
+    """A delete; `version` is for collections that take versions from their source."""
+    headers = () if version is None else ((VERSION_HEADER, str(version).encode()),)
+    return Event(key=document_id, value=None, headers=headers)
+
+
+def from_paths(paths: Iterable[Path]) -> Iterator[Event]:
+    """The events of files, folders and JSON Lines files; UsageError names what cannot be read. Read twice to check first."""
+    for path in paths:
+        if path.is_dir():
+            for file in sorted(file for file in path.rglob("*") if _wanted(file.relative_to(path)) and file.is_file()):
+                yield _from_file(file, file.relative_to(path).as_posix())
+        elif path.suffix in JSON_LINES and path.is_file():
+            yield from _from_json_lines(path)
+        elif path.is_file():
+            yield _from_file(path, path.name)
+        else:
+            raise UsageError(f"{path} is neither a file nor a folder")
+
+
+def _wanted(path: Path) -> bool:
+    return path.suffix.lower() in MARKDOWN | TEXT and not any(part.startswith(".") for part in path.parts)
+
+
+def _from_file(path: Path, document_id: str) -> Event:
+    try:
+        text = path.read_bytes().decode()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text: byte {error.start}") from None
+    kind = "markdown" if path.suffix.lower() in MARKDOWN else "text"
+    event = upsert(document_id, text, title=path.stem, format=kind)
+    return _checked(event, str(path))
+
+
+def _from_json_lines(path: Path) -> Iterator[Event]:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield _checked(Event(key="", value=line.strip()), f"{path} line {number}")
+
+
+def _checked(event: Event, origin: str) -> Event:
+    """The event with its key; UsageError when the index worker would reject it."""
+    record = Record(topic="", partition=0, offset=0, timestamp_ms=0, key=event.key.encode() or None, value=event.value)
+    change = decode(record, mode=VersionMode.LOG, epoch=0)
+    if isinstance(change, Rejection):
+        raise UsageError(f"{origin} is no change event: {change.detail} ({change.reason.value})")
+    return Event(key=change.document_id, value=event.value, headers=event.headers)
+
+
+def send(producer: KafkaProducer, topic: str, events: Iterable[Event], sent: Callable[[], None]) -> list[Place]:
+    """Send and wait for every acknowledgement, calling `sent` for each; the last place of each partition."""
+    waiting = []
+    with translated():
+        for event in events:
+            future = producer.send(topic, key=event.key.encode(), value=event.value, headers=list(event.headers))
+            waiting.append(future)
+            future.add_callback(lambda _: sent())
+        producer.flush(timeout=SEND_TIMEOUT)
+        acknowledged = [future.get(timeout=SEND_TIMEOUT) for future in waiting]
+    last = {place.partition: Place(place.topic, place.partition, place.offset) for place in acknowledged}
+    return [last[partition] for partition in sorted(last)]

@@ -1,0 +1,89 @@
+"""What flows through the pipeline: a batch, the work that it becomes stage by stage, and how it ends."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livedex.catalogue import Generation
+from livedex.core.change import Change, Rejection
+from livedex.core.plan import BatchPlan, Outcome, next_offset
+from livedex.core.record import Record
+from livedex.encoders import Encoder
+from livedex.index.store import Advance, Claim
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Records of one partition, in order, as one poll gave them."""
+
+    claim: Claim
+    generation: Generation
+    encoder: Encoder
+    epoch: int  # of the source: the first part of every version
+    records: tuple[Record, ...]  # at least one
+    expected_offset: int  # the progress before this batch
+    polled_at: float  # seconds since 1970
+
+    @property
+    def size(self) -> int:
+        """Bytes of the records."""
+        return sum(record.size for record in self.records)
+
+    @property
+    def next_offset(self) -> int:
+        """The progress after this batch."""
+        return next_offset(self.records)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """A batch on its way: each stage adds what it found out."""
+
+    batch: Batch
+    poisoned: Mapping[int, Rejection] = field(default_factory=dict)  # offsets whose content cannot be embedded
+    plan: BatchPlan | None = None  # from the plan stage on
+    keys: Mapping[bytes, int] = field(default_factory=dict)  # chunk keys of embedded chunks by digest
+    vectors: Mapping[bytes, NDArray[np.float32]] = field(default_factory=dict)  # of chunks still to be staged
+    embedded: frozenset[bytes] = frozenset()  # digests whose vectors were made for this batch
+
+    @property
+    def planned(self) -> BatchPlan:
+        """The plan, which every stage after the first may count on."""
+        assert self.plan is not None
+        return self.plan
+
+    @property
+    def advance(self) -> Advance:
+        """The step of progress that applying the batch makes."""
+        batch = self.batch
+        event_times = [change.event_time for document in self.planned.documents for change in [document.state.newest]]
+        return Advance(
+            claim=batch.claim,
+            expected_offset=batch.expected_offset,
+            next_offset=batch.next_offset,
+            event_time=max(event_times, default=None),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """A batch that is searchable."""
+
+    batch: Batch
+    outcomes: list[tuple[Change, Outcome]]  # of every change
+    rejected: tuple[tuple[Record, Rejection], ...]  # the dead letters
+    reused: int  # chunks of its documents that cost no encoding
+    applied_at: float  # seconds since 1970: the commit was acknowledged
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dropped:
+    """A batch that was given up and changed nothing: its partition is claimed again and read from the stored progress."""
+
+    batch: Batch
+    error: Exception | None = None  # None: another batch of the partition was dropped, or the partition was lost
+
+
+End = Applied | Dropped

@@ -1,0 +1,109 @@
+"""The pipeline: poll > plan > embed > stage > apply, each stage a thread with a bounded queue before it.
+
+Batches of a partition stay in order. Any surprise has one answer: the partition is disowned, everything of it in flight is
+dropped, and the worker claims it again and reads on from the database's progress. Nothing is lost, because nothing moves
+the progress but `apply`.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from livedex.index.batch import Applied, Batch, Dropped, End, Work
+from livedex.index.stages import Stages
+from livedex.index.store import Claim
+from livedex.observe import IndexMetrics
+
+BATCHES_BETWEEN_STAGES = 2  # one in work, one ready: more would only hold memory
+
+
+class Ownership:
+    """Which partitions this worker may work on, under which claim. Read by every stage, so that lost work stops early."""
+
+    def __init__(self) -> None:
+        self._claims: dict[tuple[str, int], Claim] = {}
+        self._lock = threading.Lock()
+
+    def take(self, claim: Claim) -> None:
+        """From now on the partition is worked on under this claim."""
+        with self._lock:
+            self._claims[claim.topic, claim.partition] = claim
+
+    def drop(self, topic: str, partition: int) -> None:
+        """Give the partition up, under whatever claim."""
+        with self._lock:
+            self._claims.pop((topic, partition), None)
+
+    def disown(self, claim: Claim) -> None:
+        """Give up this claim; a newer one of the same partition stays."""
+        with self._lock:
+            if self._claims.get((claim.topic, claim.partition)) is claim:
+                del self._claims[claim.topic, claim.partition]
+
+    def held(self, topic: str, partition: int) -> Claim | None:
+        """The claim in force on a partition."""
+        return self._claims.get((topic, partition))
+
+    def holds(self, claim: Claim) -> bool:
+        """Whether this very claim is in force."""
+        return self.held(claim.topic, claim.partition) is claim
+
+
+class Pipeline:
+    """Takes batches and reports how each ended, exactly once. `submit` and `ended` belong to one thread."""
+
+    def __init__(self, stages: Stages, ownership: Ownership, metrics: IndexMetrics) -> None:
+        self._ownership = ownership
+        self._metrics = metrics
+        self._ended: queue.SimpleQueue[End] = queue.SimpleQueue()
+        self._entry: queue.Queue[Any] = queue.Queue()  # bounded by the bytes that the worker lets in flight
+        embedding, staging, applying = (queue.Queue[Any](BATCHES_BETWEEN_STAGES) for _ in range(3))
+        self._threads = [
+            self._stage("plan", stages.plan, self._entry, embedding.put),
+            self._stage("embed", stages.embed, embedding, staging.put),
+            self._stage("stage", stages.stage, staging, applying.put),
+            self._stage("apply", stages.apply, applying, self._ended.put),
+        ]
+
+    def start(self) -> None:
+        """Begin to work."""
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, batch: Batch) -> None:
+        """Hand a batch in; returns at once."""
+        self._entry.put(Work(batch=batch))
+
+    def ended(self) -> list[End]:
+        """How batches ended since the last call."""
+        ends = []
+        while not self._ended.empty():
+            ends.append(self._ended.get())
+        return ends
+
+    def _stage(
+        self, name: str, step: Callable[[Work], Any], inbox: "queue.Queue[Work]", forward: Callable[[Any], None]
+    ) -> threading.Thread:
+        def run() -> None:
+            while True:
+                work = inbox.get()
+                done = self._guarded(name, step, work)
+                (self._ended.put if isinstance(done, Applied | Dropped) else forward)(done)
+
+        return threading.Thread(target=run, name=name, daemon=True)
+
+    def _guarded(self, name: str, step: Callable[[Work], Any], work: Work) -> Any:
+        """The step's result, or the batch dropped."""
+        batch = work.batch
+        if not self._ownership.holds(batch.claim):
+            return Dropped(batch=batch)
+        started = time.perf_counter()
+        try:
+            return step(work)
+        except Exception as error:  # noqa: BLE001 - one answer to every surprise; the worker tells them apart
+            self._ownership.disown(batch.claim)  # at once: the batches behind this one must not reach the fence
+            return Dropped(batch=batch, error=error)
+        finally:
+            self._metrics.stage.labels(name).observe(time.perf_counter() - started)

@@ -1,0 +1,185 @@
+"""The Kafka side of the index worker: one consumer, owned by one thread, that never moves past what the worker has not taken.
+
+A partition is read only between `begin` (with the offset that the database gave) and `release`. Everything else about
+ownership is the worker's business: this side tells what it gained and lost.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import FencedInstanceIdError, KafkaError, LogTruncationError, OffsetOutOfRangeError
+
+from livedex.config import GROUP, KafkaSettings
+from livedex.core.record import Record
+from livedex.errors import ConfigError
+from livedex.kafka import open_client, translated
+
+# A position that no log has. A partition that is read without its stored position makes poll() raise
+# OffsetOutOfRangeError, instead of silently reading the wrong records.
+UNCLAIMED = 2**63 - 1
+
+SETTINGS = {
+    "enable_auto_commit": False,  # poll() moves the position before the work is done
+    "auto_offset_reset": "none",  # a lost position is an error, never a silent skip
+    "partition_assignment_strategy": [CooperativeStickyAssignor],
+    "heartbeat_interval_ms": 500,  # a member learns of a rebalance at its next heartbeat
+    "session_timeout_ms": 10_000,  # a killed member's partitions move after this long
+    "fetch_max_wait_ms": 100,  # a seek or a resume waits for the long poll in flight
+    "fetch_max_bytes": 8 * 2**20,  # read ahead of need; larger records still come, one at a time
+    "max_poll_records": 100,  # bounds a batch, and so how long its first event waits for its last
+}
+ASK_TIMEOUT_MS = 2_000
+CLOSE_TIMEOUT_MS = 2_000
+
+
+class LostPositionError(Exception):
+    """The log no longer has the records at the stored position: retention passed it, or the topic was recreated."""
+
+    def __init__(self, partitions: Iterable[TopicPartition], why: str) -> None:
+        super().__init__(why)
+        self.partitions = frozenset(partitions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Polled:
+    """What one poll brought. Changes of ownership come before the records."""
+
+    gained: tuple[TopicPartition, ...]  # to be claimed, before they are read
+    lost: tuple[TopicPartition, ...]
+    records: Mapping[TopicPartition, tuple[Record, ...]]
+
+
+class KafkaSource(ConsumerRebalanceListener):
+    """A member of the consumer group. All methods but the listener's belong to one thread."""
+
+    def __init__(self, settings: KafkaSettings, client_id: str) -> None:
+        self._consumer = open_client(KafkaConsumer, settings, client_id, group_id=GROUP, **SETTINGS)
+        self._reading: set[TopicPartition] = set()
+        self._events: deque[tuple[bool, frozenset[TopicPartition]]] = deque()  # (gained?, partitions), as they happened
+        self.joined = False  # whether the group has given this member an assignment, maybe an empty one
+
+    # The listener runs on the client's I/O thread, while the owner is inside poll() or close(). It touches memory only: what
+    # blocks here stops the heartbeats.
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Pause what came, at a position that no log has, until the worker has claimed it."""
+        for partition in assigned:
+            self._consumer.pause(partition)
+            self._consumer.seek(partition, UNCLAIMED)
+        self._events.append((True, frozenset(assigned)))
+
+    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Remember what went."""
+        self._events.append((False, frozenset(revoked)))
+
+    on_partitions_lost = on_partitions_revoked
+
+    def subscribe(self, topics: Iterable[str]) -> None:
+        """Follow these topics, and no others."""
+        with translated():
+            self._consumer.subscribe(list(topics), listener=self)
+
+    def poll(self, timeout: float) -> Polled:
+        """Wait up to `timeout` seconds for records. LostPositionError when a position is not in its log."""
+        self._free_parked()
+        with translated():
+            try:
+                batches = self._consumer.poll(int(timeout * 1000))
+            except OffsetOutOfRangeError as error:
+                raise LostPositionError(error.args[0], "the log has no such offset") from error
+            except LogTruncationError as error:
+                raise LostPositionError(error.divergent_offsets, "the log was cut off before it") from error
+        gained, lost = self._ownership_changes()
+        records = {tp: tuple(map(_record, batch)) for tp, batch in batches.items() if tp in self._reading}
+        return Polled(gained=gained, lost=lost, records=records)
+
+    def _free_parked(self) -> None:
+        """Let go of a used-up batch that the client (3.0.12) still holds as the next one: while it does, records that were
+        parked when their partition was paused are never given out after the resume, and the partition stays silent.
+        """
+        fetcher = self._consumer._fetcher  # noqa: SLF001 - the version is pinned, and a test of held back partitions watches
+        if not fetcher._next_partition_records:  # noqa: SLF001
+            fetcher._next_partition_records = None  # noqa: SLF001
+
+    def _ownership_changes(self) -> tuple[tuple[TopicPartition, ...], tuple[TopicPartition, ...]]:
+        gained: dict[TopicPartition, None] = {}
+        lost: dict[TopicPartition, None] = {}
+        while self._events:
+            came, partitions = self._events.popleft()
+            self.joined = self.joined or came
+            # Also for a partition that stayed here: its position in memory is not the stored one.
+            self._reading -= partitions
+            (gained if came else lost).update(dict.fromkeys(partitions))
+        present = self._consumer.assignment()
+        return tuple(tp for tp in gained if tp in present), tuple(lost)
+
+    def start_of(self, partition: TopicPartition) -> int:
+        """The first offset that the log still has."""
+        with translated():
+            return int(self._consumer.beginning_offsets([partition], timeout_ms=ASK_TIMEOUT_MS)[partition])
+
+    def begin(self, partition: TopicPartition, offset: int) -> None:
+        """Read a claimed partition from here on."""
+        self._consumer.seek(partition, offset)
+        self._consumer.resume(partition)
+        self._reading.add(partition)
+
+    def release(self, partition: TopicPartition) -> None:
+        """Stop reading until the next `begin`; what was read ahead is forgotten."""
+        self._reading.discard(partition)
+        if partition in self._consumer.assignment():
+            self._consumer.pause(partition)
+            self._consumer.seek(partition, UNCLAIMED)
+
+    def pause(self, partition: TopicPartition) -> None:
+        """Hold a partition back, at its position."""
+        self._consumer.pause(partition)
+
+    def resume(self, partition: TopicPartition) -> None:
+        """Go on with a partition that was held back."""
+        if partition in self._reading:
+            self._consumer.resume(partition)
+
+    @property
+    def paused(self) -> frozenset[TopicPartition]:
+        """Partitions that are held back, claimed ones only."""
+        return frozenset(self._consumer.paused() & self._reading)
+
+    def holds(self, partition: TopicPartition) -> bool:
+        """Whether the group gives this partition to this worker."""
+        return partition in self._consumer.assignment()
+
+    def end_of(self, partition: TopicPartition) -> int | None:
+        """The log's end as the last fetch saw it."""
+        return self._consumer.highwater(partition) if self.holds(partition) else None
+
+    def report(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Tell Kafka the progress, for lag exporters and autoscalers. Nothing depends on it, so failing is no error."""
+        committed = {tp: OffsetAndMetadata(offset, "", -1) for tp, offset in offsets.items() if self.holds(tp)}
+        if not committed:
+            return
+        try:
+            self._consumer.commit(committed, timeout_ms=1_000)
+        except FencedInstanceIdError as error:
+            raise ConfigError("another worker runs with the same group_instance_id: give each its own") from error
+        except KafkaError:
+            return
+
+    def close(self) -> None:
+        """Leave the group."""
+        self._consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_MS)
+
+
+def _record(record: ConsumerRecord) -> Record:
+    return Record(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        timestamp_ms=record.timestamp,
+        key=record.key,
+        value=record.value,
+        headers=tuple((name, value) for name, value in record.headers or ()),
+    )

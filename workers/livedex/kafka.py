@@ -1,0 +1,124 @@
+"""The way to Kafka: clients with the settings that were measured to be right, and the translation of their errors."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import KafkaError, RetriableError
+
+from livedex.config import KafkaSettings
+from livedex.errors import ConfigError, UnavailableError
+
+# With another value of these, records could be skipped or read wrongly in silence.
+PROTECTED = frozenset({"auto_offset_reset", "enable_auto_commit", "key_deserializer", "value_deserializer",
+                       "partition_assignment_strategy"})  # fmt: skip
+C = TypeVar("C", KafkaConsumer, KafkaProducer, KafkaAdminClient)
+
+BOOTSTRAP_TIMEOUT_MS = 5_000  # of a constructor; workers try again
+MAX_REQUEST_BYTES = 32 * 2**20  # 10 MiB of text can take three times that in JSON; `livedex apply` lets topics take it
+
+
+def open_client(kind: type[C], settings: KafkaSettings, client_id: str, **options: Any) -> C:
+    """A client of this kind. Of the operator's own options it takes those that it knows, and they win."""
+    clients = (KafkaConsumer, KafkaProducer, KafkaAdminClient)
+    unknown = [name for name in settings.client if not any(name in client.DEFAULT_CONFIG for client in clients)]
+    if unknown:
+        raise ConfigError(
+            f"the setting kafka.client names {', '.join(unknown)}, which kafka-python does not have: see its manual"
+        )
+    own = {name: value for name, value in settings.client.items() if name in kind.DEFAULT_CONFIG}
+    refused = sorted(PROTECTED & own.keys())
+    if refused:
+        raise ConfigError(f"the setting kafka.client sets {', '.join(refused)}, on which exactness depends: remove it")
+    try:
+        with translated():
+            return kind(**{**_common(settings, client_id), **options, **own})
+    except (TypeError, ValueError, AssertionError) as error:  # how the clients refuse their options
+        raise ConfigError(f"the kafka client refuses its settings: {error}") from error
+
+
+def _common(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
+    return {
+        "bootstrap_servers": settings.bootstrap_servers.split(","),
+        "client_id": client_id,
+        "bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS,
+        "reconnect_backoff_max_ms": 1_000,  # the default of 30 s is how late a restarted broker is noticed
+        "metadata_max_age_ms": 10_000,  # how late new partitions and topics are noticed
+    }
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Kafka does not answer, for now -> UnavailableError; other errors pass."""
+    try:
+        yield
+    except RetriableError as error:
+        raise UnavailableError("kafka", f"kafka does not answer: {describe(error)}") from error
+    except OSError as error:
+        raise UnavailableError("kafka", f"kafka does not answer: {error}") from error
+
+
+def describe(error: KafkaError) -> str:
+    """The error in one line, with its class where the text says little."""
+    return f"{type(error).__name__}: {error}".rstrip(": ")
+
+
+def open_admin(settings: KafkaSettings, client_id: str = "livedex-admin") -> KafkaAdminClient:
+    """An admin client."""
+    return open_client(KafkaAdminClient, settings, client_id)
+
+
+def open_producer(settings: KafkaSettings, client_id: str = "livedex-producer") -> KafkaProducer:
+    """A producer for change events. It is not idempotent: one record that the broker refuses would end it for good."""
+    options = {"enable_idempotence": False, "acks": "all", "max_request_size": MAX_REQUEST_BYTES, "max_block_ms": 10_000,
+               "delivery_timeout_ms": 30_000, "compression_type": "gzip", "linger_ms": 0}  # fmt: skip
+    return open_client(KafkaProducer, settings, client_id, **options)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEnds:
+    """How far the log is ahead of given positions, and since when."""
+
+    lag: Mapping[TopicPartition, int]
+    oldest: Mapping[TopicPartition, float]  # timestamp of the first record at or after the position, seconds since 1970
+
+    def staleness(self, partition: TopicPartition, now: float) -> float | None:
+        """Age in seconds of the oldest record that is not applied; 0 when there is none, None when it is unknown."""
+        if self.lag.get(partition) == 0:
+            return 0.0
+        return max(0.0, now - self.oldest[partition]) if partition in self.oldest else None
+
+    @classmethod
+    def ask(cls, settings: KafkaSettings, positions: Mapping[TopicPartition, int], *, patience: float = 2.0) -> Self:
+        """Read ends, and one record of each partition that is behind, within `patience` seconds."""
+        options = {"group_id": None, "enable_auto_commit": False, "auto_offset_reset": "earliest", "max_poll_records": 1,
+                   "bootstrap_timeout_ms": int(patience * 1000)}  # fmt: skip
+        own = {name: value for name, value in settings.client.items() if name != "group_id"}  # who only looks joins no group
+        consumer = open_client(KafkaConsumer, settings.model_copy(update={"client": own}), "livedex-status", **options)
+        try:
+            with translated():
+                ends = consumer.end_offsets(list(positions), timeout_ms=int(patience * 1000)) if positions else {}
+                lag = {partition: max(0, ends[partition] - offset) for partition, offset in positions.items()}
+                return cls(lag=lag, oldest=_first_timestamps(consumer, positions, lag, patience))
+        finally:
+            consumer.close(autocommit=False, timeout_ms=1000)
+
+
+def _first_timestamps(
+    consumer: KafkaConsumer, positions: Mapping[TopicPartition, int], lag: Mapping[TopicPartition, int], patience: float
+) -> dict[TopicPartition, float]:
+    behind = [partition for partition, count in lag.items() if count]
+    found: dict[TopicPartition, float] = {}
+    if behind:
+        consumer.assign(behind)
+    for partition in behind:
+        consumer.seek(partition, positions[partition])
+    deadline = time.monotonic() + patience
+    while len(found) < len(behind) and time.monotonic() < deadline:
+        for partition, records in consumer.poll(200).items():
+            found.setdefault(partition, records[0].timestamp / 1000)
+            consumer.pause(partition)
+    return found

@@ -1,0 +1,165 @@
+"""What operators see: structured logs without document text, and the metrics of contracts.md section 7.
+
+Nothing is registered at import: each worker makes its own metrics in its own registry.
+"""
+
+import logging
+import sys
+from typing import Literal
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from livedex import __version__
+
+# Every threshold that an alert may use is an edge.
+FRESHNESS_BUCKETS = (
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    5,
+    10,
+    15,
+    30,
+    60,
+    120,
+    300,
+    600,
+    1800,
+    3600,
+    7200,
+    21600,
+)  # s
+WORK_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)  # seconds
+
+Logger = structlog.stdlib.BoundLogger
+
+
+def configure_logging(form: Literal["console", "json"]) -> None:
+    """Send log lines to stderr, one JSON object a line or for a terminal; libraries' warnings come along."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    last: structlog.typing.Processor = structlog.processors.JSONRenderer()
+    if form == "console":
+        last = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("livedex").setLevel(logging.INFO)
+    # both repeat what the dependency gauge and its one log line say, several times a second
+    logging.getLogger("kafka").setLevel(logging.ERROR)
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+    # it prints the message of an error that was answered and logged already, and that may quote a document
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL + 1)
+
+
+def logger(name: str) -> Logger:
+    """A logger below `livedex`; events are dotted names, everything else is a field."""
+    made: Logger = structlog.stdlib.get_logger(f"livedex.{name}")
+    return made
+
+
+class _Metrics:
+    """What both workers have: who they are, and which dependency answers."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self.dependency_up = Gauge(
+            "livedex_dependency_up", "1 when the dependency answers", ["dependency"], registry=self.registry
+        )
+        self._build_info = Gauge(
+            "livedex_build_info", "Version and model of this worker", ["version", "model"], registry=self.registry
+        )
+
+    def serves(self, model: str) -> None:
+        """Say which model this worker runs."""
+        self._build_info.labels(__version__, model).set(1)
+
+
+class IndexMetrics(_Metrics):
+    """The metrics of `livedex index`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        registry = self.registry
+        self.freshness = Histogram(
+            "livedex_freshness_seconds", "From the later of event time and Kafka timestamp to searchable",
+            ["collection", "op"], buckets=FRESHNESS_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self.embedding_lag = Histogram(
+            "livedex_embedding_lag_seconds", "From record polled to embedded",
+            ["collection"], buckets=FRESHNESS_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self.staleness = Gauge(
+            "livedex_staleness_seconds", "Age of the oldest event not yet applied, 0 when caught up",
+            ["topic", "partition"], registry=registry,
+        )  # fmt: skip
+        self.offset_lag = Gauge(
+            "livedex_offset_lag", "Offsets between the end of the log and the progress",
+            ["topic", "partition"], registry=registry,
+        )  # fmt: skip
+        self.stage = Histogram(
+            "livedex_stage_seconds",
+            "Time that a batch spent in a stage",
+            ["stage"],
+            buckets=WORK_BUCKETS,
+            registry=registry,
+        )
+        self.events = Counter("livedex_events", "Events by what became of them", ["collection", "outcome"], registry=registry)
+        self.chunks = Counter(
+            "livedex_chunks", "Chunks embedded, and chunks of applied batches that were not", ["collection", "outcome"],
+            registry=registry,
+        )  # fmt: skip
+        self.dead_letters_open = Gauge("livedex_dead_letters_open", "Open dead letters", ["reason"], registry=registry)
+        self.fenced = Counter("livedex_fenced", "Batches refused because the partition had another owner", registry=registry)
+        self.rebalances = Counter("livedex_rebalances", "Changes of the partitions of this worker", registry=registry)
+        self.retries = Counter("livedex_retries", "Work begun again after a failure", ["dependency"], registry=registry)
+
+
+class QueryMetrics(_Metrics):
+    """The metrics of `livedex serve`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        registry = self.registry
+        self.search = Histogram(
+            "livedex_search_seconds",
+            "Time of a whole search",
+            ["route", "mode"],
+            buckets=WORK_BUCKETS,
+            registry=registry,
+        )
+        self.search_stage = Histogram(
+            "livedex_search_stage_seconds",
+            "Time of a search in a stage",
+            ["stage"],
+            buckets=WORK_BUCKETS,
+            registry=registry,
+        )
+        self.requests = Counter("livedex_search_requests", "Searches by answer", ["route", "code"], registry=registry)

@@ -1,0 +1,1 @@
+"""The query worker: parse > embed the query > one SQL function > answer."""

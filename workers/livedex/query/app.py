@@ -1,0 +1,111 @@
+"""`livedex serve`: puts the query worker together and runs it until it is asked to stop."""
+
+import ipaddress
+import os
+import random
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from fastapi import FastAPI
+
+from livedex import __version__, migrate, status
+from livedex.config import Settings
+from livedex.database import open_pool, translated
+from livedex.errors import ConfigError, UnavailableError
+from livedex.http_server import HttpServer, health_routes, listen
+from livedex.lifecycle import Health, Stop, until_available
+from livedex.observe import QueryMetrics, logger
+from livedex.query.problems import add_handlers
+from livedex.query.searcher import Encoders, Searcher
+from livedex.query.server import count_requests, limit_body, search_routes
+
+LOOK_EVERY = 1.0  # seconds between looks at whether Postgres answers
+
+_log = logger("query")
+T = TypeVar("T")
+
+
+class QueryApp:
+    """The worker with all that it needs. `run` blocks; `stop.ask` ends it from any thread."""
+
+    def __init__(self, settings: Settings, *, stop: Stop | None = None) -> None:
+        _refuse_exposure(settings)
+        self._settings = settings
+        self.stop = stop if stop is not None else Stop()
+        self.metrics = QueryMetrics()
+        self.health = Health(self.metrics.dependency_up, "postgres", "embedder")
+        self.name = f"livedex-serve-{socket.gethostname()}-{os.getpid()}"
+        connections = 2 * (os.cpu_count() or 1)  # more would wait for a core inside the database
+        self._pool = open_pool(settings.database_url, size=connections, name=self.name)
+        self._probe = open_pool(settings.database_url, size=1, name=f"{self.name}-probe")  # searches cannot keep it busy
+        self._encoders = Encoders(settings.embedder, self._pool)
+        self.http = HttpServer(self._application(), listen(settings.http_host, settings.http_port, "LIVEDEX_HTTP_PORT"))
+
+    def _application(self) -> FastAPI:
+        app = FastAPI(title="livedex", version=__version__, summary="Search an index that follows a log, seconds fresh.")
+        app.middleware("http")(limit_body)
+        app.middleware("http")(count_requests(self.metrics))
+        add_handlers(app, self.health)
+        searcher = Searcher(self._pool, self._encoders, self.metrics)
+        app.include_router(search_routes(searcher, self.metrics, self._status))
+        app.include_router(health_routes(self.health, self.metrics.registry))
+        return app
+
+    def run(self) -> None:
+        """Answer until the stop. ConfigError when something is set up wrongly; what is down is waited for."""
+        self.http.start()
+        _log.info("query.started", name=self.name, address=self.http.address)
+        try:
+            self._wait(self._check_database)
+            self._wait(self._load_models)
+            while not self.stop.wait(LOOK_EVERY):
+                self._look_at_postgres()
+        finally:
+            self.http.stop()
+            for pool in (self._pool, self._probe):  # a query under way must not delay the exit
+                threading.Thread(target=pool.close, daemon=True).start()
+        _log.info("query.stopped", reason=self.stop.reason)
+
+    def _wait(self, work: Callable[[], T]) -> T | None:
+        return until_available(work, stop=self.stop, health=self.health, jitter=random.random)
+
+    def _check_database(self) -> None:
+        migrate.check_for_worker(self._settings.database_url)
+        self.health.up("postgres")
+
+    def _load_models(self) -> None:
+        generations = self._encoders.refresh()
+        for generation in generations:
+            self._encoders.encoder(generation).encode_queries(["warm up"])
+        self.metrics.serves(", ".join(sorted({generation.identity.model for generation in generations})))
+        self.health.up("embedder")
+
+    def _look_at_postgres(self) -> None:
+        try:
+            with translated(), self._probe.connection() as connection:
+                connection.execute("select")
+        except UnavailableError as error:
+            self.health.down("postgres", error)
+        else:
+            self.health.up("postgres")
+
+    def _status(self) -> dict[str, Any]:
+        with translated(), self._pool.connection() as connection:
+            return status.read(connection)
+
+
+def _refuse_exposure(settings: Settings) -> None:
+    """Answer this machine only: there are no API tokens yet."""
+    if settings.api_tokens_file is not None:
+        raise ConfigError("LIVEDEX_API_TOKENS_FILE is set, but this version does not check tokens: unset it")
+    try:
+        loopback = ipaddress.ip_address(settings.http_host).is_loopback
+    except ValueError:
+        loopback = settings.http_host == "localhost"
+    if not loopback:
+        raise ConfigError(
+            f"LIVEDEX_HTTP_HOST is {settings.http_host}, and this version checks no tokens: keep 127.0.0.1 and put a proxy "
+            "that authenticates in front of it"
+        )

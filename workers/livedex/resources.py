@@ -1,0 +1,25 @@
+"""Where the data files of the package are: in the wheel beside the code, in a checkout at its top level."""
+
+from importlib import resources
+from pathlib import Path
+
+from livedex.errors import ConfigError
+
+
+def schema_dir() -> Path:
+    """The folder of schema/: SQL, JSON Schema and OpenAPI that other languages read too."""
+    return _find("schema")
+
+
+def migrations_dir() -> Path:
+    """The folder of migrations/: `NNNN_[pre|post]_name.sql`."""
+    return _find("migrations")
+
+
+def _find(name: str) -> Path:
+    inside = Path(str(resources.files("livedex"))) / f"_{name}"
+    beside = Path(__file__).parents[2] / name
+    for place in (inside, beside):
+        if place.is_dir():
+            return place
+    raise ConfigError(f"the folder {name} is neither at {inside} nor at {beside}: install livedex again")

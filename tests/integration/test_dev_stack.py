@@ -21,7 +21,7 @@ from livedex.dev.stack import Addresses, Stack
 from livedex.errors import UnavailableError
 
 TOPIC = TopicPartition("kept", 0)
-CLI = [sys.executable, "-c", "from livedex.cli.dev import app; app()"]
+CLI = [sys.executable, "-m", "livedex", "dev"]
 
 
 @pytest.fixture(scope="module")

@@ -61,6 +61,17 @@ def test_password_is_nobody_elses(tmp_path: Path) -> None:
     assert (tmp_path / "stack.json").stat().st_mode & 0o077 == 0
 
 
+def test_reader_without_the_lock_sees_whole_choices(tmp_path: Path) -> None:
+    """Who reads the choices while another `up` writes them gets those before or those after, never half a file."""
+    stack = Stack(tmp_path)
+    stack._choose(None, None)
+    before = (tmp_path / "stack.json").read_text()
+    with (tmp_path / "stack.json").open() as reader:
+        stack._choose(None, free_port())
+        assert reader.read() == before
+    assert (tmp_path / "stack.json").read_text() != before
+
+
 def test_no_stack_yet(tmp_path: Path) -> None:
     """Asking for addresses of a stack that was never started says how to start it; stopping it is fine."""
     with pytest.raises(ConfigError, match=r"there is no stack in .*run `livedex dev up` first"):

@@ -122,8 +122,15 @@ class Stack:
             kafka_port=_checked_port(self._kafka(old).daemon, old.kafka_port, kafka_port),
             postgres_port=_checked_port(self._postgres(old).daemon, old.postgres_port, postgres_port),
         )
-        self._file.touch(mode=0o600)
-        self._file.write_text(json.dumps(asdict(new)), encoding="utf-8")
+        self._write(new)
+
+    def _write(self, choices: Choices) -> None:
+        """Replace the file in one step: `env` and an `up` that is done read it without the lock."""
+        draft = self._file.with_suffix(".new")
+        draft.unlink(missing_ok=True)
+        draft.touch(mode=0o600)
+        draft.write_text(json.dumps(asdict(choices)), encoding="utf-8")
+        draft.replace(self._file)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -1,11 +1,12 @@
 """The way to Postgres: connections, pools, named queries, and the translation of its errors.
 
-Connections know pgvector's types and find them wherever the extension is installed. Everything that means "Postgres does
-not answer, for now" becomes `UnavailableError("postgres", ...)`; what a caller did wrong stays a psycopg error.
+Connections run in UTC; those of a pool know pgvector's types and find them wherever the extension is installed. Everything
+that means "Postgres does not answer, for now" becomes `UnavailableError("postgres", ...)`; what a caller did wrong stays a
+psycopg error.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, LiteralString, cast
@@ -77,7 +78,13 @@ def first_line(error: BaseException) -> str:
 def connect(url: str, *, timeout: int = CONNECT_TIMEOUT) -> Connection:
     """A connection in autocommit mode, without pgvector's types (the extension may not be there yet)."""
     with translated():
-        return psycopg.connect(url, autocommit=True, connect_timeout=timeout)
+        connection: Connection = psycopg.connect(url, autocommit=True, connect_timeout=timeout)
+        try:
+            _set(connection, _EVERYWHERE)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
 
 
 def open_pool(url: str, *, size: int, name: str) -> ConnectionPool[Connection]:
@@ -101,9 +108,13 @@ def open_pool(url: str, *, size: int, name: str) -> ConnectionPool[Connection]:
 # A server that vanished without a word is noticed after about 10 seconds, not after hours.
 _KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
 
+# In UTC every event time is a year that Python knows; in the server's zone 9999-12-31 may be the year 10000.
+_EVERYWHERE = {"TimeZone": "UTC"}
+
 
 def prepare(connection: Connection) -> None:
-    """Make the schema of pgvector findable, and register its types."""
+    """Set the session up: its settings, the schema of pgvector in the search path, and pgvector's types."""
+    _set(connection, _EVERYWHERE)
     connection.execute(
         "select set_config('search_path', current_setting('search_path') || ', ' || quote_ident(n.nspname), false)"
         "  from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'vector'"
@@ -112,6 +123,14 @@ def prepare(connection: Connection) -> None:
         register_vector(connection)
     except psycopg.ProgrammingError as error:
         raise ConfigError("the database has no extension vector: run livedex migrate") from error
+
+
+def _set(connection: Connection, settings: Mapping[str, str]) -> None:
+    """Set these for the session. By a statement, because poolers refuse settings that come with the start of a connection."""
+    connection.execute(
+        "select set_config(name, value, false) from unnest(%s::text[], %s::text[]) as setting(name, value)",
+        (list(settings), list(settings.values())),
+    )
 
 
 def check_pgvector(connection: Connection) -> str | None:

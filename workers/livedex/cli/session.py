@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -86,7 +86,7 @@ def _cell(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, datetime):
-        return value.astimezone().isoformat(sep=" ", timespec="seconds")
+        return value.astimezone(UTC).isoformat(sep=" ", timespec="seconds")
     if isinstance(value, float):
         return f"{value:.3f}"
     return str(value).replace("[", r"\[")

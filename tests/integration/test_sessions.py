@@ -11,10 +11,12 @@ import pytest
 from psycopg import sql
 
 from livedex.config import Settings
-from livedex.database import connect, open_pool
+from livedex.database import WRITER_SETTINGS, connect, open_pool, translated
+from livedex.errors import UnavailableError
 from livedex.query.app import QueryApp
 from support.synthetic import Document, Piece, connection_to, create_collection, fill
 from support.terminal import Terminal
+from support.waiting import until
 from support.workers import Workers
 
 LAST_SECOND = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
@@ -61,3 +63,46 @@ def test_every_connection_runs_in_utc(far_east: str) -> None:
     with connect(far_east) as single, closing(open_pool(far_east, size=1, name="test")) as pool, pool.connection() as pooled:
         for connection in (single, pooled):
             assert connection.execute("select current_setting('TimeZone')").fetchone() == ("UTC",)
+
+
+def test_a_writer_has_limits_and_a_reader_has_none(database_url: str) -> None:
+    """WRITER_SETTINGS are in force on the connections of a pool that was opened with them, and on no other."""
+    found = []
+    for settings in (WRITER_SETTINGS, {}):
+        with closing(open_pool(database_url, size=1, name="test", settings=settings)) as pool, pool.connection() as connection:
+            found.append(
+                [connection.execute(sql.SQL("show {}").format(sql.Identifier(name))).fetchone() for name in WRITER_SETTINGS]
+            )
+    assert found == [[("10s",), ("5s",), ("1min",)], [("0",), ("0",), ("0",)]]
+
+
+def test_a_writer_that_was_stopped_in_a_transaction_gives_its_locks_back(database_url: str) -> None:
+    """Its successor is told that the row is locked, and gets it once the server has ended the idle transaction."""
+    settings = {**WRITER_SETTINGS, "idle_in_transaction_session_timeout": "1s", "lock_timeout": "50ms"}
+    lock = "select from livedex.source_progress for update"
+    with connect(database_url) as connection:
+        connection.execute("insert into livedex.collection (name, version_mode) values ('c', 'log')")
+        connection.execute(
+            "insert into livedex.source (topic, collection_id) select 't', collection_id from livedex.collection"
+        )
+        connection.execute("insert into livedex.source_progress (topic, partition, next_offset, owner) values ('t', 0, 0, '')")
+    refusals = []
+
+    def locked(successor: "psycopg.Connection[tuple[object, ...]]") -> bool:
+        try:
+            with translated():
+                successor.execute(lock)
+        except UnavailableError as error:
+            refusals.append(str(error))
+            return False
+        return True
+
+    with closing(open_pool(database_url, size=2, name="test", settings=settings)) as pool, pool.connection() as successor:
+        stopped = pool.getconn()
+        stopped.execute("begin")
+        stopped.execute(lock)
+        until(lambda: locked(successor), timeout=20, what="the lock of the stopped writer to be free")
+        with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout):
+            stopped.execute("select")
+        pool.putconn(stopped)
+    assert "lock timeout" in refusals[0]

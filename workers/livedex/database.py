@@ -8,7 +8,8 @@ psycopg error.
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
+from types import MappingProxyType
 from typing import Any, LiteralString, cast
 
 import psycopg
@@ -24,6 +25,12 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 CONNECT_TIMEOUT = 5  # seconds
 OLDEST_PGVECTOR = (0, 8, 0)  # iterative scans
 SOUND_PGVECTOR = (0, 8, 4)  # no index damage under insert and vacuum
+
+# Of a session that holds locks which its successor needs, the progress row's above all: a process that was stopped in the
+# middle must not block another one for ever.
+WRITER_SETTINGS: Mapping[str, str] = MappingProxyType(
+    {"idle_in_transaction_session_timeout": "10s", "lock_timeout": "5s", "statement_timeout": "60s"}
+)
 
 # Not the statement's fault: the same transaction, begun again, may pass.
 _PASSING = (
@@ -87,8 +94,13 @@ def connect(url: str, *, timeout: int = CONNECT_TIMEOUT) -> Connection:
     return connection
 
 
-def open_pool(url: str, *, size: int, name: str) -> ConnectionPool[Connection]:
-    """A pool of `size` connections in autocommit mode that know pgvector's types. It opens even while Postgres is down."""
+def open_pool(
+    url: str, *, size: int, name: str, settings: Mapping[str, str] = MappingProxyType({})
+) -> ConnectionPool[Connection]:
+    """A pool of `size` connections in autocommit mode that know pgvector's types. It opens even while Postgres is down.
+
+    `settings` are Postgres's, for each session.
+    """
     pool = ConnectionPool(
         url,
         kwargs={"autocommit": True, "connect_timeout": CONNECT_TIMEOUT, "application_name": name, **_KEEPALIVES},
@@ -96,7 +108,7 @@ def open_pool(url: str, *, size: int, name: str) -> ConnectionPool[Connection]:
         max_size=size,
         timeout=CONNECT_TIMEOUT,
         reconnect_timeout=CONNECT_TIMEOUT,
-        configure=prepare,
+        configure=partial(prepare, settings=settings),
         check=ConnectionPool.check_connection,
         name=name,
         open=False,
@@ -112,9 +124,9 @@ _KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count
 _EVERYWHERE = {"TimeZone": "UTC"}
 
 
-def prepare(connection: Connection) -> None:
+def prepare(connection: Connection, settings: Mapping[str, str] = MappingProxyType({})) -> None:
     """Set the session up: its settings, the schema of pgvector in the search path, and pgvector's types."""
-    _set(connection, _EVERYWHERE)
+    _set(connection, {**_EVERYWHERE, **settings})
     connection.execute(
         "select set_config('search_path', current_setting('search_path') || ', ' || quote_ident(n.nspname), false)"
         "  from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'vector'"

@@ -5,6 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from psycopg import sql
@@ -65,6 +66,7 @@ def test_a_wrong_argument_is_a_usage_error(livedex: Terminal, arguments: list[st
         ({"LIVEDEX_DATABSE_URL": "x"}, "LIVEDEX_DATABSE_URL is unknown: did you mean LIVEDEX_DATABASE_URL?"),
         ({"LIVEDEX_EMBEDDER": "magic"}, "LIVEDEX_EMBEDDER is wrong"),
         ({"LIVEDEX_HTTP_PORT": "many"}, "LIVEDEX_HTTP_PORT is wrong"),
+        ({"LIVEDEX_DATABASE_URL": "postgresql//host/docs"}, "LIVEDEX_DATABASE_URL is wrong"),
         ({"LIVEDEX_CONFIG": "/does/not/exist.toml"}, "/does/not/exist.toml does not exist"),
     ],
 )
@@ -128,6 +130,43 @@ def test_what_does_not_answer_ends_a_command_after_ten_seconds(workers: Workers,
             assert done.stdout == ""
             assert "Traceback" not in done.stderr
             assert 8 < seconds < 25, (arguments, seconds)  # ten seconds, and starting four processes on a busy machine
+
+
+def wrong_urls(url: str) -> dict[str, str]:
+    """Addresses of the same server that it refuses, by what it says."""
+    parts = urlsplit(url)
+    place = f"{parts.hostname}:{parts.port}"
+    return {
+        "password authentication failed": urlunsplit(parts._replace(netloc=f"{parts.username}:wrong@{place}")),
+        "no password supplied": urlunsplit(parts._replace(netloc=f"{parts.username}@{place}")),
+        'role "stranger" does not exist': urlunsplit(parts._replace(netloc=f"stranger@{place}")),
+        'database "absent" does not exist': urlunsplit(parts._replace(path="/absent")),
+        "invalid sslmode": f"{url}?sslmode=perhaps",
+    }
+
+
+def test_a_connection_that_is_set_up_wrongly_is_no_outage(livedex: Terminal, workers: Workers) -> None:
+    """A wrong password, role, database or option ends a command at once with 1, and what to check."""
+    for says, url in wrong_urls(workers.database_url).items():
+        started = time.monotonic()
+        done = livedex("status", LIVEDEX_DATABASE_URL=url)
+        assert (done.code, done.out) == (1, "")
+        assert says in done.err
+        assert "in LIVEDEX_DATABASE_URL" in done.err
+        assert len(done.err.splitlines()) == 1
+        assert time.monotonic() - started < 5, "it must not be tried again"
+
+
+def test_a_worker_ends_on_a_connection_that_is_set_up_wrongly(workers: Workers) -> None:
+    """Both workers say so at the start, and do not wait for ever."""
+    wrong = wrong_urls(workers.database_url)["password authentication failed"]
+    settings = workers.settings(workers.config("documents"), database_url=wrong)
+    for app in (IndexApp(settings), QueryApp(settings)):
+        too_late = threading.Timer(20, app.stop.ask, ["it did not end by itself"])
+        too_late.start()
+        with pytest.raises(ConfigError, match="password authentication failed"):
+            app.run()
+        too_late.cancel()
 
 
 def test_a_database_that_is_not_migrated_is_named(livedex: Terminal, empty_database_url: str) -> None:

@@ -295,6 +295,46 @@ def test_a_wrong_variable_is_named_as_such(
     assert says in message
 
 
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("postgresql//user:s3cret@host/docs", "neither a URL"),
+        ("postgresql://user:s3cret%zz@host/docs", "neither a URL"),
+        ("user s3cret", "neither a URL"),
+        ("postgresql://user:s3cret@host/docs?s3cret=1", "neither a URL"),
+        ("postgresql://user:s3cret@host:notaport/docs", "port"),
+        ("postgresql://user:s3cret@host:0/docs", "port"),
+        ("postgresql://user:s3cret@a:5432,b:99999/docs", "port"),
+        ("host=a password=s3cret port=5432,x", "port"),
+    ],
+)
+def test_a_database_url_that_libpq_cannot_read_is_refused_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, url: str, says: str
+) -> None:
+    """Before anything is connected to; no part of the value is printed, since any may be the password."""
+    monkeypatch.setenv("LIVEDEX_DATABASE_URL", url)
+    message = refusal(None)
+    assert message.startswith("the setting LIVEDEX_DATABASE_URL is wrong: it")
+    assert says in message
+    assert "s3cret" not in message
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "host=a,b port=5432,5433 dbname=x",
+        "postgresql://a,b:5433/x?sslmode=require",
+        "postgresql:///x?host=/run/sock",
+        "dbname=x",
+    ],
+)
+def test_a_database_url_may_have_any_form_of_libpq(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """A URL, keys and values, several hosts, a socket, or nothing."""
+    monkeypatch.setenv("LIVEDEX_DATABASE_URL", url)
+    assert load().database_url == url
+
+
 def test_every_mistake_is_told_at_once(write: Write) -> None:
     """Separated by semicolons, still on one line."""
     message = refusal(write("http_port = 'x'\nembeder = 'x'\n[collections.x]\nmetric = 'x'"))

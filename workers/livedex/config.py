@@ -13,6 +13,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -94,6 +96,20 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = "console"
     collections: dict[CollectionName, CollectionSettings] = {DEFAULT_COLLECTION: CollectionSettings()}
     sources: dict[TopicName, SourceSettings] = {DEFAULT_TOPIC: SourceSettings(collection=DEFAULT_COLLECTION)}
+
+    @field_validator("database_url")
+    @classmethod
+    def _libpq_reads_it(cls, value: str) -> str:
+        try:
+            port = str(conninfo_to_dict(value).get("port") or "")
+        except ProgrammingError:  # its message may quote the password
+            raise ValueError(
+                "it is neither a URL such as postgresql://user:password@host:5432/database, special characters in it written "
+                "as %40 and the like, nor libpq's key=value form"
+            ) from None
+        if any(part and not (part.isdecimal() and 1 <= int(part) <= 65535) for part in port.split(",")):
+            raise ValueError("its port is not a number from 1 to 65535")
+        return value
 
     @model_validator(mode="before")
     @classmethod

@@ -83,8 +83,11 @@ def first_line(error: BaseException) -> str:
 
 
 def connect(url: str, *, timeout: int = CONNECT_TIMEOUT) -> Connection:
-    """A connection in autocommit mode, without pgvector's types (the extension may not be there yet)."""
-    with translated():
+    """A connection in autocommit mode, without pgvector's types (the extension may not be there yet).
+
+    ConfigError when Postgres, or its client library, says that the connection's settings are wrong.
+    """
+    with translated(), _settings_blamed():
         connection: Connection = psycopg.connect(url, autocommit=True, connect_timeout=timeout)
         try:
             _set(connection, _EVERYWHERE)
@@ -92,6 +95,30 @@ def connect(url: str, *, timeout: int = CONNECT_TIMEOUT) -> Connection:
             connection.close()
             raise
     return connection
+
+
+@contextmanager
+def _settings_blamed() -> Iterator[None]:
+    """A connect that fails because of a wrong password, role, database or option -> ConfigError; other errors pass."""
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        found = next((line for line in str(error).splitlines() if _WRONG_SETTINGS.search(line)), None)
+        if found is None:
+            raise
+        raise ConfigError(
+            f"postgres refuses the connection: {found.strip()}: check host, port, database, user and password in "
+            "LIVEDEX_DATABASE_URL, or in libpq's PG* variables"
+        ) from error
+
+
+# libpq keeps the SQLSTATE of a failed connect to itself, so its class 28 and 3D000 can be told by their texts only. A server
+# that writes in another language is waited for, as one that is down.
+_WRONG_SETTINGS = re.compile(
+    r"authentication failed for user|no pg_hba\.conf entry for|pg_hba\.conf rejects|no password supplied"
+    r"|(role|database) \".*\" does not exist|role \".*\" is not permitted to log in"
+    r"|connection is bad: invalid |no such (database|user)"  # libpq of its own options; PgBouncer
+)
 
 
 def open_pool(

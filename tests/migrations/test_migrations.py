@@ -224,6 +224,48 @@ def test_the_installed_pgvector_is_judged(database_url: str, workers: Workers) -
             check_pgvector(connection)
 
 
+def test_a_migration_begins_by_judging_pgvector(empty_database_url: str) -> None:
+    """An installed extension that is too old is named before the first file is applied; one with a fault is warned of."""
+    warnings: list[str] = []
+    with connect(empty_database_url) as connection:
+        connection.execute("create extension vector")
+        connection.execute("set allow_system_table_mods = on")
+        connection.execute("update pg_extension set extversion = '0.7.0' where extname = 'vector'")
+        with pytest.raises(ConfigError, match=r"pgvector is 0\.7\.0, livedex needs 0\.8\.0"):
+            migrate.migrate(connection, migrate.load())
+        assert connection.execute("select to_regnamespace('livedex')").fetchone() == (None,)
+        connection.execute("update pg_extension set extversion = '0.8.1' where extname = 'vector'")
+        assert migrate.migrate(connection, migrate.load(), warn=warnings.append)
+    assert [warning.partition(":")[0] for warning in warnings] == ["pgvector is 0.8.1"]
+
+
+@pytest.mark.parametrize(("version", "says"), [("0.7.4", r"pgvector is 0\.7\.4, livedex needs"), (None, "has no pgvector")])
+def test_a_migration_judges_the_pgvector_that_it_would_install(
+    empty_database_url: str, tmp_path: Path, version: str | None, says: str
+) -> None:
+    """Where the extension is not installed yet, the one that the server offers counts."""
+    folder = tmp_path / "extension"
+    folder.mkdir()
+    if version:
+        (folder / "vector.control").write_text(f"default_version = '{version}'\n")
+    with connect(empty_database_url) as connection:
+        connection.execute("select set_config('extension_control_path', %s, false)", (str(tmp_path),))
+        with pytest.raises(ConfigError, match=says):
+            migrate.migrate(connection, migrate.load())
+        assert connection.execute("select to_regnamespace('livedex')").fetchone() == (None,)
+
+
+def test_migrate_prints_what_it_warns_of(database_url: str, workers: Workers) -> None:
+    """`livedex migrate` and `migrate --check` say it on stderr, and end with 0."""
+    with connect(database_url) as connection:
+        connection.execute("set allow_system_table_mods = on")
+        connection.execute("update pg_extension set extversion = '0.8.1' where extname = 'vector'")
+    for arguments in (("migrate",), ("migrate", "--check")):
+        done = workers.run(*arguments)
+        assert (done.returncode, done.stdout) == (0, "")
+        assert "warning: pgvector is 0.8.1" in done.stderr
+
+
 def test_the_migrations_are_the_canonical_sql() -> None:
     """Until the first release each file of schema/sql is a migration of the same text."""
     canonical = [path.read_text() for path in sorted((resources.schema_dir() / "sql").glob("*.sql"))]

@@ -180,6 +180,19 @@ def check_pgvector(connection: Connection) -> str | None:
     return judge_pgvector(row[0])
 
 
+def check_coming_pgvector(connection: Connection) -> str | None:
+    """The same of the pgvector that a migration would install where the database has none."""
+    row = connection.execute(
+        "select coalesce((select extversion from pg_extension where extname = 'vector'),"
+        "                (select default_version from pg_available_extensions where name = 'vector' limit 1))"
+    ).fetchone()
+    if row is None or row[0] is None:
+        raise ConfigError(
+            f"the database server has no pgvector, livedex needs {_dotted(OLDEST_PGVECTOR)} or newer: install it there"
+        )
+    return judge_pgvector(row[0])
+
+
 def judge_pgvector(version: str) -> str | None:
     """What to say of this version of pgvector: None, a warning, or a ConfigError."""
     numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:3])

@@ -11,7 +11,7 @@ A file that was applied is never edited: its sha256 is kept in livedex.schema_mi
 import hashlib
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import LiteralString, cast
 from psycopg import errors, sql
 
 from livedex import resources
-from livedex.database import Connection, check_pgvector, connect, first_line, translated
+from livedex.database import Connection, check_coming_pgvector, check_pgvector, connect, first_line, translated
 from livedex.errors import ConfigError, TimedOutError
 from livedex.observe import logger
 
@@ -91,10 +91,19 @@ def check_for_worker(url: str) -> None:
         _log.warning("database.pgvector", warning=warning)
 
 
-def migrate(connection: Connection, migrations: list[Migration], *, patience: float = LOCK_PATIENCE) -> list[str]:
+def migrate(
+    connection: Connection,
+    migrations: list[Migration],
+    *,
+    patience: float = LOCK_PATIENCE,
+    warn: Callable[[str], None] = lambda _: None,
+) -> list[str]:
     """Apply what is pending, in order; the versions that were applied. Two runs at once do it once."""
     with translated(), _alone(connection, patience):
         todo = pending(connection, migrations)
+        warning = check_coming_pgvector(connection)  # before the first file: a half migrated database helps nobody
+        if warning:
+            warn(warning)
         try:
             for migration in todo:
                 _apply(connection, migration, patience)
@@ -103,7 +112,6 @@ def migrate(connection: Connection, migrations: list[Migration], *, patience: fl
                 f"this role may not migrate the database: {first_line(error)}. It must own the database and have CREATEROLE; "
                 "where CREATE EXTENSION vector needs a superuser, have one run it first"
             ) from error
-        check_pgvector(connection)
         return [migration.version for migration in todo]
 
 

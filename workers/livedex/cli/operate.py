@@ -7,7 +7,7 @@ import typer
 
 from livedex import lifecycle, memory, observe
 from livedex import migrate as migrations
-from livedex.cli.session import database, patiently, people, settings
+from livedex.cli.session import database, patiently, people, settings, warn
 from livedex.config import Settings
 from livedex.errors import ConfigError
 
@@ -30,10 +30,11 @@ def migrate(
             missing = [migration.version for migration in migrations.pending(connection, files)]
             if missing:
                 raise ConfigError(f"the database lacks the migrations {', '.join(missing)}: run livedex migrate")
-            migrations.check(connection)
+            if warning := migrations.check(connection):
+                warn(warning)
             people.print("the database is up to date")
             return
-        applied = migrations.migrate(connection, files)
+        applied = migrations.migrate(connection, files, warn=warn)
     people.print(f"applied {', '.join(applied)}" if applied else "the database is up to date")
 
 

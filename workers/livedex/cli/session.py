@@ -55,10 +55,14 @@ def database(chosen: Settings, *, migrated: bool = True) -> Iterator[Connection]
     connection = patiently(lambda: connect(chosen.database_url, timeout=2))
     with connection:
         if migrated:
-            warning = migrate.check(connection)
-            if warning:
-                people.print(f"warning: {warning}", style="yellow")
+            if warning := migrate.check(connection):
+                warn(warning)
         yield connection
+
+
+def warn(warning: str) -> None:
+    """Say what is not an error yet."""
+    people.print(f"warning: {warning}", style="yellow")
 
 
 def print_json(value: Any) -> None:

@@ -11,8 +11,10 @@ import pytest
 from psycopg import errors
 
 from livedex import migrate, resources
+from livedex.config import Settings
 from livedex.database import Connection, check_pgvector, connect, judge_pgvector
 from livedex.errors import ConfigError, TimedOutError
+from livedex.query.app import QueryApp
 from support.psql import dump_schema, psql, psql_file
 from support.waiting import until
 from support.workers import Workers
@@ -109,15 +111,33 @@ def test_an_edited_file_is_refused(database_url: str, copied: Path) -> None:
 
 
 def test_a_database_newer_than_the_code_is_refused(database_url: str, workers: Workers) -> None:
-    """An older livedex neither migrates such a database nor works on it, and says to update livedex."""
+    """An older livedex neither migrates a database that needs a newer one nor works on it, and says to update livedex."""
     with connect(database_url) as connection:
-        connection.execute("insert into livedex.schema_migration (version, sha256) values ('0099_pre_future', 'x')")
-        for look in (lambda: run_all(database_url), lambda: migrate.check(connection)):
-            with pytest.raises(ConfigError, match="0099_pre_future, which this livedex does not know: update livedex"):
-                look()
+        connection.execute("insert into livedex.schema_migration (version, sha256) values ('0099_post_future', 'x')")
+        with pytest.raises(ConfigError, match="0099_post_future, which this livedex does not know: update livedex"):
+            migrate.check(connection)
+        with pytest.raises(ConfigError, match="0099_post_future, which this livedex does not know: update livedex"):
+            run_all(database_url)
     done = workers.run("status")
     assert done.returncode == 1
-    assert "0099_pre_future" in done.stderr
+    assert "0099_post_future" in done.stderr
+
+
+def test_workers_start_beside_what_was_prepared_for_a_newer_version(database_url: str, workers: Workers) -> None:
+    """With a `pre` migration of a newer livedex, workers run and commands work, with a warning; only migrate refuses."""
+    with connect(database_url) as connection:
+        connection.execute("insert into livedex.schema_migration (version, sha256) values ('0099_pre_future', 'x')")
+        (warning,) = migrate.check(connection)
+    assert "0099_pre_future" in warning
+    with workers.in_thread(QueryApp(Settings(database_url=database_url, embedder="hash", http_port=0))):
+        pass
+    done = workers.run("status")
+    assert done.returncode == 0
+    assert "warning: the database is newer than this livedex: it has 0099_pre_future" in done.stderr.replace("\n", " ")
+    for arguments in (("migrate",), ("migrate", "--check")):
+        done = workers.run(*arguments)
+        assert done.returncode == 1
+        assert "0099_pre_future, which this livedex does not know: update livedex" in done.stderr
 
 
 @pytest.mark.parametrize(

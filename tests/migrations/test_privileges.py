@@ -66,7 +66,7 @@ def test_an_ordinary_role_migrates_and_runs_everything(
     with owner_of(empty_database_url, created_the_roles=True) as url:
         with connect(url) as connection:
             assert migrate.migrate(connection, migrate.load())
-            assert migrate.check(connection) is None
+            assert migrate.check(connection) == []
         with Workers(stack, url, tmp_path) as workers:
             assert searched(workers, log, url, url) == ["a"]
 

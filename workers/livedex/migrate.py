@@ -28,7 +28,7 @@ LOCK_KEY = 0x6C697665646578  # "livedex"
 LOCK_PATIENCE = 60.0  # seconds that another migration may take
 LOCK_TIMEOUT = "3s"  # for a table lock: a migration must not queue in front of readers for long
 _log = logger("migrate")
-_NAME = re.compile(r"(?P<version>\d{4})_(pre|post)_[a-z0-9_]+\.sql")
+_NAME = re.compile(r"\d{4}_(?P<phase>pre|post)_[a-z0-9_]+\.sql")
 _UP = re.compile(r"^-- migrate:up(?P<options>[^\n]*)\n(?P<body>.*?)(?=^-- migrate:down|\Z)", re.MULTILINE | re.DOTALL)
 
 
@@ -64,31 +64,55 @@ def parse(path: Path) -> Migration:
 
 def pending(connection: Connection, migrations: list[Migration]) -> list[Migration]:
     """What is still to be applied; ConfigError when an applied file was edited, or the database is newer than the code."""
-    applied = _applied(connection)
-    known = {migration.version: migration for migration in migrations}
-    for version, sha256 in applied.items():
-        if version not in known:
-            raise ConfigError(f"the database has migration {version}, which this livedex does not know: update livedex")
-        if known[version].sha256 != sha256:
-            raise ConfigError(f"migration {version} was edited after it was applied: restore the released file")
-    return [migration for migration in migrations if migration.version not in applied]
+    missing, unknown = _compare(connection, migrations)
+    if unknown:
+        raise _unknown_to_us(unknown)
+    return missing
 
 
-def check(connection: Connection) -> str | None:
-    """Whether a worker may run on this database: ConfigError if not, a warning or None if so."""
-    missing = pending(connection, load())
+def check(connection: Connection) -> list[str]:
+    """Whether a worker may run on this database: ConfigError if not, else what is to be warned of.
+
+    Migrations of a newer livedex may be there if they are `pre`: those are applied before its deployment, beside workers of the
+    version before, which must be able to start again.
+    """
+    missing, unknown = _compare(connection, load())
+    refused = [version for version in unknown if not _is_pre(version)]
+    if refused:
+        raise _unknown_to_us(refused)
     if missing:
         names = ", ".join(migration.version for migration in missing)
         raise ConfigError(f"the database lacks the migrations {names}: run livedex migrate")
-    return check_pgvector(connection)
+    warnings = [f"the database is newer than this livedex: it has {', '.join(unknown)}: update livedex soon"] if unknown else []
+    old = check_pgvector(connection)
+    return [*warnings, old] if old else warnings
+
+
+def _compare(connection: Connection, migrations: list[Migration]) -> tuple[list[Migration], list[str]]:
+    """(what the database lacks, what it has that the code does not know); ConfigError when an applied file was edited."""
+    applied = _applied(connection)
+    for migration in migrations:
+        if applied.get(migration.version, migration.sha256) != migration.sha256:
+            raise ConfigError(f"migration {migration.version} was edited after it was applied: restore the released file")
+    known = {migration.version for migration in migrations}
+    return [m for m in migrations if m.version not in applied], [version for version in applied if version not in known]
+
+
+def _is_pre(version: str) -> bool:
+    named = _NAME.fullmatch(f"{version}.sql")
+    return named is not None and named["phase"] == "pre"
+
+
+def _unknown_to_us(versions: list[str]) -> ConfigError:
+    return ConfigError(f"the database has migration {', '.join(versions)}, which this livedex does not know: update livedex")
 
 
 def check_for_worker(url: str) -> None:
     """The same at a worker's start: what `check` only warns of goes to the log."""
-    with connect(url) as connection:
-        warning = check(connection)
-    if warning:
-        _log.warning("database.pgvector", warning=warning)
+    with translated(), connect(url) as connection:
+        warnings = check(connection)
+    for warning in warnings:
+        _log.warning("database.old_or_new", warning=warning)
 
 
 def migrate(

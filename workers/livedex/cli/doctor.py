@@ -75,8 +75,8 @@ def _pgvector(connection: Connection) -> str:
 
 
 def _migrations(connection: Connection) -> str:
-    migrate.check(connection)
-    return "the database is up to date"
+    warnings = migrate.check(connection)
+    return "; ".join(warnings) or "the database is up to date"
 
 
 def _buffers(connection: Connection) -> str:

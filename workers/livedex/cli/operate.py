@@ -30,7 +30,7 @@ def migrate(
             missing = [migration.version for migration in migrations.pending(connection, files)]
             if missing:
                 raise ConfigError(f"the database lacks the migrations {', '.join(missing)}: run livedex migrate")
-            if warning := migrations.check(connection):
+            for warning in migrations.check(connection):
                 warn(warning)
             people.print("the database is up to date")
             return

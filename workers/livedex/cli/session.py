@@ -55,7 +55,7 @@ def database(chosen: Settings, *, migrated: bool = True) -> Iterator[Connection]
     connection = patiently(lambda: connect(chosen.database_url, timeout=2))
     with connection:
         if migrated:
-            if warning := migrate.check(connection):
+            for warning in migrate.check(connection):
                 warn(warning)
         yield connection
 

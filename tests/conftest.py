@@ -14,6 +14,8 @@ from support.database import create_template, drop_database, fresh_database
 from support.kafka import Log
 from support.workers import Workers, free_port
 
+pytest_plugins = ["support.faults.plugin"]  # options of the run must be known before tests/faults is read
+
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,78 @@
+"""Options of the test run: which scenarios, and from which seed.
+
+An ordinary run takes a random choice of the scenarios that fits into CHOICE_SECONDS; `--faults=all` takes all of them.
+"""
+
+import random
+
+import pytest
+
+CHOICE_SECONDS = 150
+_seed = pytest.StashKey[int]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options."""
+    group = parser.getgroup("faults")
+    group.addoption("--faults", choices=("choice", "all", "none"), default=None,
+                    help="fault scenarios to run: a choice that depends on the seed (default), all, or none; "
+                         "scenarios that are named as test ids always run")  # fmt: skip
+    group.addoption("--faults-seed", type=int, default=None, help="repeat the choice and the load of an earlier run")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw the seed."""
+    given = config.getoption("--faults-seed")
+    config.stash[_seed] = random.SystemRandom().randrange(2**32) if given is None else given
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say how to repeat the run."""
+    return f"faults: --faults-seed={seed_of(config)}"
+
+
+def seed_of(config: pytest.Config) -> int:
+    """The seed of this run."""
+    return config.stash[_seed]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the scenarios that were not chosen."""
+    scenarios = [item for item in items if item.get_closest_marker("scenario")]
+    wanted = config.getoption("--faults") or ("all" if _named(config) else "choice")
+    kept = {item.nodeid for item in _choice(scenarios, seed_of(config), wanted)}
+    left_out = [item for item in scenarios if item.nodeid not in kept]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _named(config: pytest.Config) -> bool:
+    """Whether all that was asked for are tests of the harness, by file or by id."""
+    return all("tests/faults" in argument for argument in config.args)
+
+
+def _choice(scenarios: list[pytest.Item], seed: int, wanted: str) -> list[pytest.Item]:
+    if wanted != "choice":
+        return scenarios if wanted == "all" else []
+    ordered = sorted(scenarios, key=lambda item: item.nodeid)
+    random.Random(seed).shuffle(ordered)
+    chosen, left = [], float(CHOICE_SECONDS)
+    for item in ordered:
+        seconds = seconds_of(item)
+        if seconds <= left:
+            chosen.append(item)
+            left -= seconds
+    return chosen
+
+
+def seconds_of(item: pytest.Item) -> float:
+    """How long a scenario says that it takes on two cores, in an ordinary run."""
+    marker = item.get_closest_marker("scenario")
+    assert marker is not None
+    return float(marker.kwargs["seconds"])
+
+
+def full(config: pytest.Config) -> bool:
+    """Whether scenarios are to be as long as they can be."""
+    return bool(config.getoption("--faults") == "all")

@@ -1,0 +1,131 @@
+"""Takes one protection away from a worker. For each there is a scenario that fails without it: that is what proves both.
+
+Each removal first makes sure that what it removes is where it was: a removal that removes nothing would prove nothing.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from livedex import database
+from livedex.core.change import Reason, Rejection
+
+
+def _rewrite(name: str, changes: Mapping[str, str]) -> None:
+    """Change a statement of schema/queries/index.sql."""
+    statements: dict[str, Any] = database.named_queries("index")  # cached: what is put in here is what everybody gets
+    text = statements[name]
+    for old, new in changes.items():
+        if old not in text:
+            raise LookupError(f"the statement {name} has no {old!r} any more: say here how the protection is written now")
+        text = text.replace(old, new)
+    statements[name] = text
+
+
+def _patch(owner: Any, name: str, replacement: Any) -> Any:
+    """Replace an attribute that must be there; the old one."""
+    old = getattr(owner, name)
+    setattr(owner, name, replacement)
+    return old
+
+
+def version_fence() -> None:
+    """Whatever comes later is written, in the plan and in the database."""
+    from livedex.core import plan
+
+    _patch(plan, "fence", lambda state, _content, _metadata: state)
+    for part in ("content_version", "metadata_version"):
+        newer, newest = f"excluded.{part} > coalesce(d.{part}, '{{{{}}}}')", f"greatest(d.{part}, excluded.{part})"
+        latest = f"coalesce(excluded.{part}, d.{part})"
+        _rewrite("apply_documents", {newer: f"excluded.{part} is not null", newest: latest})
+
+
+def progress_cas() -> None:
+    """A batch moves the progress from wherever it stands."""
+    _rewrite("move_progress", {"and next_offset = %(expected_offset)s": ""})
+
+
+def owner_epoch() -> None:
+    """A worker that lost the partition may go on writing."""
+    _rewrite("move_progress", {"and owner_epoch = %(owner_epoch)s": ""})
+
+
+def seek() -> None:
+    """A claimed partition is read on from where the client's memory, or the group's committed offset, is."""
+    from livedex.index import source
+
+    def begin(self: Any, partition: Any, _offset: int) -> None:
+        self._consumer.resume(partition)
+        self._reading.add(partition)
+
+    def release(self: Any, partition: Any) -> None:
+        self._reading.discard(partition)
+        if partition in self._consumer.assignment():
+            self._consumer.pause(partition)
+
+    def assigned(self: Any, partitions: Iterable[Any]) -> None:
+        partitions = frozenset(partitions)
+        for partition in partitions:
+            self._consumer.pause(partition)
+        self._events.append((True, partitions))
+
+    _patch(source.KafkaSource, "begin", begin)
+    _patch(source.KafkaSource, "release", release)
+    _patch(source.KafkaSource, "on_partitions_assigned", assigned)
+    source.SETTINGS["auto_offset_reset"] = "earliest"
+
+
+def tombstones() -> None:
+    """A deleted document's row goes, and with it the version that would refuse a late event."""
+    from livedex.index import store
+
+    def forgetting(connection: Any, *arguments: Any, **named: Any) -> Any:
+        results = kept(connection, *arguments, **named)
+        connection.execute("delete from livedex.document where deleted and content_version is not null")
+        return results
+
+    kept = _patch(store, "_apply_documents", forgetting)
+
+
+def model_check() -> None:
+    """Any model's vectors go into any generation's table."""
+    from livedex import catalogue
+
+    _patch(catalogue.Generation, "check", lambda _self, _encoder: None)
+
+
+def bisection() -> None:
+    """When the encoder fails on a batch, all of its documents are dead letters."""
+    from livedex.index import stages
+
+    def reject_all(_self: Any, work: Any, _todo: Any) -> tuple[dict[Any, Any], dict[int, Rejection]]:
+        contents = [document.state.content for document in work.planned.documents if document.chunks]
+        whole = "the batch failed as a whole"
+        return {}, {
+            change.place.offset: Rejection(reason=Reason.EMBEDDING_FAILED, detail=whole, document_id=change.document_id)
+            for change in contents
+        }
+
+    _patch(stages.Stages, "_encode_apart", reject_all)
+
+
+def retry() -> None:
+    """A dependency that fails once is given up."""
+    from livedex.index import worker
+
+    def give_up(self: Any, partition: Any, error: Exception) -> None:
+        self._give_up(partition, f"no second try: {error}")
+        self._waiting.pop(partition, None)
+
+    _patch(worker.IndexWorker, "_reclaim", give_up)
+
+
+REMOVALS: dict[str, Callable[[], None]] = {
+    "version-fence": version_fence,
+    "progress-cas": progress_cas,
+    "owner-epoch": owner_epoch,
+    "seek": seek,
+    "tombstones": tombstones,
+    "model-check": model_check,
+    "bisection": bisection,
+    "retry": retry,
+}

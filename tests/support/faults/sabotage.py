@@ -1,0 +1,51 @@
+"""Runs `livedex` with something turned off or at a moment's mercy: only tests start workers in this way.
+
+    python -m support.faults.sabotage [--without PROTECTION]... [--at POINT[:N]=ACTION]... [--encoder FOLDER]
+                                      [--eager] index
+
+`--at staged:3=kill` sends SIGKILL to the worker itself when it reaches the point for the third time; other actions are stop
+(SIGSTOP) and term (SIGTERM). Nothing of this is in livedex: what is patched is named in `removals` and `moments`.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    """Patch, then be `livedex`."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--without", action="append", default=[])
+    parser.add_argument("--at", action="append", default=[])
+    parser.add_argument("--encoder", type=Path)
+    parser.add_argument("--eager", action="store_true")
+    parser.add_argument("command", nargs="+")
+    chosen = parser.parse_args()
+
+    from support.faults import encoder, moments, removals
+
+    for name in chosen.without:
+        removals.REMOVALS[name]()
+    for moment in chosen.at:
+        moments.arm(moment)
+    if chosen.encoder is not None:
+        encoder.install(chosen.encoder)
+    if chosen.eager:
+        _eager()
+    sys.argv = ["livedex", *chosen.command]
+    from livedex import cli
+
+    cli.main()
+
+
+def _eager() -> None:
+    """Rebalances that take every partition from every member, as the older assignors do."""
+    from kafka.coordinator.assignors.range import RangePartitionAssignor
+
+    from livedex.index import source
+
+    source.SETTINGS["partition_assignment_strategy"] = [RangePartitionAssignor]
+
+
+if __name__ == "__main__":
+    main()

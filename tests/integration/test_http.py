@@ -1,14 +1,13 @@
 """The query worker over HTTP: what it answers, what it refuses and how, and that no request breaks it."""
 
 import json
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import psycopg
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -18,6 +17,7 @@ from livedex.dev.stack import Addresses
 from livedex.encoders import ModelSpec
 from livedex.encoders.hash import HashEncoder
 from livedex.query.app import QueryApp
+from livedex.query.searcher import Search, Searcher
 from support.database import fresh_database
 from support.synthetic import EPOCH, Document, Piece, connection_to, create_collection, fill
 from support.waiting import until
@@ -246,28 +246,60 @@ def test_two_hundred_searches_at_once_are_answered(served: Served) -> None:
 
 def test_waiting_for_a_connection_is_lateness_and_not_an_outage(served: Served) -> None:
     """When all connections are busy, a search in a hurry is 504; the worker does not take that for Postgres being down."""
-    slow = [
-        threading.Thread(target=served.ask, kwargs={"query": "x", "after": f"{TOPIC}:0:99", "timeout_ms": 1500})
-        for _ in range(30)
-    ]
-    for thread in slow:
-        thread.start()
-    until(lambda: waiting(served.workers.database_url) >= 2, timeout=5, what="searches that wait for an event")
-    is_problem(served.ask(query="x", timeout_ms=50), 504)
-    assert served.client.get("/readyz").status_code == 200
-    for thread in slow:
-        thread.join()
-    assert served.client.get("/readyz").status_code == 200
+    pool = served.app._pool
+    with ExitStack() as busy:
+        for _ in range(pool.max_size):
+            busy.enter_context(pool.connection())
+        is_problem(served.ask(query="x", timeout_ms=50), 504, "kept every connection busy")
+        is_problem(served.ask(query="x", after=f"{TOPIC}:0:9", timeout_ms=50), 504, "kept every connection busy")
+        assert served.client.get("/readyz").status_code == 200
+    assert names(served.ask(query=TEXTS["apples"]))[0] == "apples"
 
 
-def waiting(url: str) -> int:
-    """How many searches the database is busy with."""
-    with psycopg.connect(url) as connection:
-        row = connection.execute(
-            "select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'"
-        ).fetchone()
-    assert row is not None
-    return int(row[0])
+WAITING = 60  # more than there are connections and threads
+
+
+def test_searches_that_wait_for_an_event_delay_no_other(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While sixty searches wait for an event that does not come, others are answered; when it comes, all are."""
+    seen: set[str] = set()
+    reached = Searcher.reached
+
+    def noted(self: Searcher, search: Search, deadline: float) -> bool:
+        seen.add(search.query)
+        return reached(self, search, deadline)
+
+    monkeypatch.setattr(Searcher, "reached", noted)
+    limits = httpx.Limits(max_connections=WAITING)
+    with (
+        httpx.Client(base_url=served.client.base_url, timeout=60, trust_env=False, limits=limits) as client,
+        ThreadPoolExecutor(WAITING) as pool,
+    ):
+
+        def wait(number: int) -> httpx.Response:
+            body = {"query": f"clocks {number}", "after": f"{TOPIC}:0:99", "timeout_ms": 30_000}
+            return client.post("/v1/search", json=body)
+
+        waiting = [pool.submit(wait, number) for number in range(WAITING)]
+        try:
+            until(lambda: len(seen) == WAITING, what="every search to wait")
+            for name, text in TEXTS.items():
+                assert names(served.ask(query=text))[0] == name
+            assert not any(answer.done() for answer in waiting)
+        finally:
+            served.workers.rows("update livedex.source_progress set next_offset = 100 returning 1")
+        for answer in waiting:
+            assert len(names(answer.result())) == 3
+            assert answer.result().json()["took_ms"]["total"] > 0
+    served.workers.rows("update livedex.source_progress set next_offset = 10 returning 1")
+
+
+def test_an_event_that_does_not_come_is_named(served: Served) -> None:
+    """The problem says which, and how long it was waited for; a collection that is not there is not waited for."""
+    is_problem(
+        served.ask(query="x", after=f"{TOPIC}:0:10", timeout_ms=100), 504, f"'{TOPIC}:0:10' was not searchable within 0.1 s"
+    )
+    is_problem(served.ask(query="x", after=f"{TOPIC}:0:10", collection="absent", timeout_ms=60_000), 404, "absent")
+    is_problem(served.ask(query="x", after="other:0:1"), 400, "no collection follows")
 
 
 def test_searches_are_counted_and_timed(served: Served) -> None:

@@ -25,6 +25,7 @@ from livedex.errors import TimedOutError
 from livedex.observe import QueryMetrics
 
 Mode = Literal["hybrid", "vector", "text"]
+LOOK_TIMEOUT = 1.0  # seconds that a look at the progress may take, however little of the deadline is left
 CATALOGUE_AGE = 2.0  # seconds until a change by `livedex apply` is noticed
 
 
@@ -110,6 +111,16 @@ class Searcher:
         took["total"] = (time.perf_counter() - started) * 1000
         rounded = {name: round(milliseconds, 3) for name, milliseconds in took.items()}
         return Answer(results=rows, took_ms=rounded, generation=generation.generation_id if generation else None)
+
+    def reached(self, search: Search, deadline: float) -> bool:
+        """Whether the event that the search has to come after is searchable, or the collection is not there to wait for."""
+        if self._encoders.generation(search.collection, timeout=_left(deadline)) is None:
+            return True
+        with translated(), self._pool.connection(_left(deadline)) as connection, connection.transaction():
+            left = max(LOOK_TIMEOUT, deadline - time.perf_counter())
+            connection.execute(query("query", "set_timeout"), {"milliseconds": int(left * 1000)})
+            row = connection.execute("select livedex.wait_for(%s, timeout => '0 s')", (search.after,)).fetchone()
+        return row == (True,)
 
     def _rows(self, search: Search, embedding: NDArray[np.float32] | None, deadline: float) -> list[dict[str, Any]]:
         arguments = {

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, Json
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware.base import RequestResponseEndpoint
 from starlette.responses import Response
 
@@ -15,6 +16,7 @@ from livedex.core.change import MAX_NESTING, walk
 from livedex.observe import QueryMetrics
 from livedex.query.problems import problem
 from livedex.query.searcher import Mode, Search, Searcher
+from livedex.query.waiting import once_searchable
 
 MAX_BODY_BYTES = 64 * 2**10
 MAX_QUERY_CHARACTERS = 8192
@@ -114,23 +116,29 @@ def search_routes(searcher: Searcher, metrics: QueryMetrics, status: Callable[[]
     }
     problems["default"] = {"description": "any other problem", "content": {"application/problem+json": {}}}
 
-    def answer(request: SearchRequest) -> SearchResponse:
+    async def answer(request: SearchRequest) -> Response:
         started = time.perf_counter()
-        found = searcher.search(request.search())
+        search = await once_searchable(searcher, request.search())
+        answered = await run_in_threadpool(found, search, time.perf_counter() - started)
         metrics.search.labels("http", request.mode).observe(time.perf_counter() - started)
-        return SearchResponse.model_validate(
-            {"results": found.results, "took_ms": found.took_ms, "generation": found.generation}
-        )
+        return answered
 
-    @routes.post("/search", responses=problems)
-    def search(request: SearchRequest) -> SearchResponse:
+    def found(search: Search, waited: float) -> Response:
+        """The answer as JSON, made in the search's own thread: a large one takes its time."""
+        answer = searcher.search(search)
+        took = {**answer.took_ms, "total": round(answer.took_ms["total"] + waited * 1000, 3)}
+        fields = {"results": answer.results, "took_ms": took, "generation": answer.generation}
+        return Response(SearchResponse.model_validate(fields).model_dump_json(), media_type="application/json")
+
+    @routes.post("/search", responses=problems, response_model=SearchResponse)
+    async def search(request: SearchRequest) -> Response:
         """Search a collection by meaning, by words, or both."""
-        return answer(request)
+        return await answer(request)
 
-    @routes.get("/search", responses=problems)
-    def search_by_address(request: Annotated[SearchParameters, Query()]) -> SearchResponse:
+    @routes.get("/search", responses=problems, response_model=SearchResponse)
+    async def search_by_address(request: Annotated[SearchParameters, Query()]) -> Response:
         """The same with the search in the address."""
-        return answer(request)
+        return await answer(request)
 
     @routes.get("/status", responses=problems)
     def read_status() -> dict[str, Any]:

@@ -7,10 +7,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from livedex.config import Settings
+from livedex.catalogue import Generation, open_checked
+from livedex.config import EmbedderName, Settings
+from livedex.encoders import Encoder
 from livedex.errors import ConfigError
 from livedex.index.app import IndexApp
+from livedex.query import active
 from livedex.query.app import QueryApp
+from support.synthetic import connection_to, create_collection
 from support.waiting import until
 from support.workers import Workers, free_port
 
@@ -38,6 +42,73 @@ def test_a_worker_whose_postgres_is_down_is_alive_and_says_so(workers: Workers) 
         app.stop.ask("the test is over")
         thread.join(10)
     assert not thread.is_alive()
+
+
+class Opener:
+    """Opens encoders; that of `slow` only when told, that of `broken` not before it is mended."""
+
+    def __init__(self) -> None:
+        self.told = threading.Event()
+        self.mended = False
+        self.opened: list[str] = []
+
+    def __call__(self, embedder: EmbedderName, generation: Generation) -> Encoder:
+        """For QueryApp."""
+        self.opened.append(generation.identity.model)
+        if generation.collection == "slow":
+            assert self.told.wait(60)
+        if generation.collection == "broken" and not self.mended:
+            raise RuntimeError("no memory")
+        return open_checked(embedder, generation)
+
+
+def add_collection(url: str, name: str, model: str) -> None:
+    """As `livedex apply` does while the worker runs."""
+    with connection_to(url) as connection:
+        create_collection(connection, name, model=model)
+
+
+def test_a_collection_that_comes_later_delays_no_search(workers: Workers) -> None:
+    """While its model is being loaded, searches there are 503 that names the embedder, others are answered, and the worker is
+    ready; then it is searched. A collection with a model that is open already loads nothing.
+    """
+    add_collection(workers.database_url, "default", "hash-16")
+    opener = Opener()
+    app = QueryApp(Settings(database_url=workers.database_url, embedder="hash", http_port=0), open_encoder=opener)
+    with workers.in_thread(app) as address, httpx.Client(base_url=address, timeout=5, trust_env=False) as client:
+
+        def ask(collection: str) -> httpx.Response:
+            return client.post("/v1/search", json={"query": "x", "mode": "vector", "collection": collection})
+
+        assert ask("default").status_code == 200
+        add_collection(workers.database_url, "slow", "hash-8")
+        until(lambda: ask("slow").status_code == 503, what="the new collection to be noticed")
+        refused = ask("slow")
+        assert refused.json()["dependency"] == "embedder"
+        assert "collection slow is not ready" in refused.json()["detail"]
+        until(lambda: "hash-8" in opener.opened, what="the model to be loaded")
+        assert ask("default").status_code == 200
+        assert client.get("/readyz").status_code == 200
+        opener.told.set()
+        until(lambda: ask("slow").status_code == 200, what="the new collection to be searched")
+        add_collection(workers.database_url, "same", "hash-16")
+        until(lambda: ask("same").status_code == 200, what="the collection with the same model to be searched")
+    assert opener.opened == ["hash-16", "hash-8"]
+
+
+def test_a_model_that_does_not_load_later_stops_nothing(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever loading raises, the worker runs on, says why to who searches there, and tries again after a while."""
+    monkeypatch.setattr(active, "RETRY_AFTER", 0.0)
+    add_collection(workers.database_url, "default", "hash-16")
+    opener = Opener()
+    app = QueryApp(Settings(database_url=workers.database_url, embedder="hash", http_port=0), open_encoder=opener)
+    with workers.in_thread(app) as address, httpx.Client(base_url=address, timeout=5, trust_env=False) as client:
+        add_collection(workers.database_url, "broken", "hash-8")
+        body = {"query": "x", "mode": "vector", "collection": "broken"}
+        until(lambda: "RuntimeError" in client.post("/v1/search", json=body).text, what="the reason")
+        assert client.get("/readyz").status_code == 200
+        opener.mended = True
+        until(lambda: client.post("/v1/search", json=body).status_code == 200, what="the collection to be searched")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])

@@ -70,7 +70,8 @@ def _in_this_process(chosen: Settings, body: dict[str, Any]) -> dict[str, Any]:
 
     from livedex.database import open_pool
     from livedex.observe import QueryMetrics
-    from livedex.query.searcher import Encoders, Searcher
+    from livedex.query.active import Encoders
+    from livedex.query.searcher import Searcher
     from livedex.query.server import SearchRequest
 
     try:
@@ -82,7 +83,7 @@ def _in_this_process(chosen: Settings, body: dict[str, Any]) -> dict[str, Any]:
         encoders = Encoders(chosen.embedder, pool)
         for generation in encoders.refresh():
             if generation.collection == request.collection and request.mode != "text":
-                encoders.encoder(generation)
+                encoders.load(generation)
         answer = Searcher(pool, encoders, QueryMetrics()).search(request.search())
     return {"results": answer.results, "took_ms": answer.took_ms, "generation": answer.generation, "degraded": False}
 

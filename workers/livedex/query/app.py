@@ -5,23 +5,26 @@ import os
 import random
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from fastapi import FastAPI
 
-from livedex import __version__, migrate, status
+from livedex import __version__, catalogue, migrate, status
+from livedex.catalogue import Generation, open_checked
 from livedex.config import Settings
 from livedex.database import open_pool, translated
-from livedex.errors import ConfigError, UnavailableError
+from livedex.errors import ConfigError, LivedexError, UnavailableError
 from livedex.http_server import HttpServer, health_routes, listen
 from livedex.lifecycle import Health, Stop, until_available
 from livedex.observe import QueryMetrics, logger
+from livedex.query.active import Encoders, OpenEncoder
 from livedex.query.problems import add_handlers
-from livedex.query.searcher import Encoders, Searcher
+from livedex.query.searcher import Searcher
 from livedex.query.server import count_requests, limit_body, search_routes
 
-LOOK_EVERY = 1.0  # seconds between looks at whether Postgres answers
+LOOK_EVERY = 1.0  # seconds between looks at whether Postgres answers, and what is active there
 
 _log = logger("query")
 T = TypeVar("T")
@@ -30,7 +33,7 @@ T = TypeVar("T")
 class QueryApp:
     """The worker with all that it needs. `run` blocks; `stop.ask` ends it from any thread."""
 
-    def __init__(self, settings: Settings, *, stop: Stop | None = None) -> None:
+    def __init__(self, settings: Settings, *, stop: Stop | None = None, open_encoder: OpenEncoder = open_checked) -> None:
         _refuse_exposure(settings)
         self._settings = settings
         self.stop = stop if stop is not None else Stop()
@@ -40,7 +43,7 @@ class QueryApp:
         connections = 2 * (os.cpu_count() or 1)  # more would wait for a core inside the database
         self._pool = open_pool(settings.database_url, size=connections, name=self.name)
         self._probe = open_pool(settings.database_url, size=1, name=f"{self.name}-probe")  # searches cannot keep it busy
-        self._encoders = Encoders(settings.embedder, self._pool)
+        self._encoders = Encoders(settings.embedder, self._pool, open_encoder)
         self.http = HttpServer(self._application(), listen(settings.http_host, settings.http_port, "LIVEDEX_HTTP_PORT"))
 
     def _application(self) -> FastAPI:
@@ -61,7 +64,7 @@ class QueryApp:
             self._wait(self._check_database)
             self._wait(self._load_models)
             while not self.stop.wait(LOOK_EVERY):
-                self._look_at_postgres()
+                self._look_around()
         finally:
             self.http.stop()
             for pool in (self._pool, self._probe):  # a query under way must not delay the exit
@@ -78,18 +81,33 @@ class QueryApp:
     def _load_models(self) -> None:
         generations = self._encoders.refresh()
         for generation in generations:
-            self._encoders.encoder(generation).encode_queries(["warm up"])
+            self._encoders.load(generation)
         self.metrics.serves(", ".join(sorted({generation.identity.model for generation in generations})))
         self.health.up("embedder")
 
-    def _look_at_postgres(self) -> None:
+    def _look_around(self) -> None:
+        """See whether Postgres answers, and whether `livedex apply` made a collection."""
         try:
             with translated(), self._probe.connection() as connection:
-                connection.execute("select")
+                active = catalogue.generations(connection)
         except UnavailableError as error:
             self.health.down("postgres", error)
+            return
+        self.health.up("postgres")
+        self._encoders.follow(active.values())
+        for generation in self._encoders.missing(time.monotonic()):
+            self._load(generation)
+        self._encoders.drop_unused()
+
+    def _load(self, generation: Generation) -> None:
+        try:
+            self._encoders.load(generation)
+        except Exception as error:  # noqa: BLE001 - whatever a model's library raises, the other collections are searched
+            self._encoders.refuse(generation, error, time.monotonic())
+            why = str(error) if isinstance(error, LivedexError) else type(error).__name__
+            _log.error("query.model_refused", collection=generation.collection, why=why)
         else:
-            self.health.up("postgres")
+            _log.info("query.model_loaded", collection=generation.collection, model=generation.identity.model)
 
     def _status(self) -> dict[str, Any]:
         with translated(), self._pool.connection() as connection:

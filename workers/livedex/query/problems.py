@@ -13,6 +13,7 @@ from livedex.database import first_line
 from livedex.errors import ConfigError, TimedOutError, UnavailableError
 from livedex.lifecycle import Health
 from livedex.observe import logger
+from livedex.query.active import NotLoadedError
 
 # The SQLSTATEs of contracts.md section 5, and the status that says the same.
 _STATUS_OF = {
@@ -81,6 +82,10 @@ def add_handlers(app: FastAPI, health: Health) -> None:
             return problem(HTTPStatus.GATEWAY_TIMEOUT, "other searches kept every connection busy until the deadline")
         health.down(error.dependency, error)
         return _unavailable(error)
+
+    @app.exception_handler(NotLoadedError)
+    def loading(_: Request, error: NotLoadedError) -> JSONResponse:
+        return _unavailable(error)  # of one collection: the worker stays ready for the others
 
     @app.exception_handler(ConfigError)
     def misconfigured(_: Request, error: ConfigError) -> JSONResponse:

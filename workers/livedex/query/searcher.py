@@ -2,7 +2,6 @@
 livedex.search_vector, which applications call too.
 """
 
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,17 +15,13 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool
 
-from livedex import catalogue
-from livedex.catalogue import Generation, open_checked
-from livedex.config import EmbedderName
 from livedex.database import Connection, query, translated
-from livedex.encoders import Encoder
 from livedex.errors import TimedOutError
 from livedex.observe import QueryMetrics
+from livedex.query.active import Encoders
 
 Mode = Literal["hybrid", "vector", "text"]
 LOOK_TIMEOUT = 1.0  # seconds that a look at the progress may take, however little of the deadline is left
-CATALOGUE_AGE = 2.0  # seconds until a change by `livedex apply` is noticed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,39 +48,6 @@ class Answer:
     results: list[dict[str, Any]]
     took_ms: dict[str, float]
     generation: int | None  # None in an empty answer of a collection that is not there
-
-
-class Encoders:
-    """The encoders of the active generations, each opened once."""
-
-    def __init__(self, embedder: EmbedderName, pool: ConnectionPool[Connection]) -> None:
-        self._embedder = embedder
-        self._pool = pool
-        self._encoders: dict[int, Encoder] = {}
-        self._generations: dict[str, Generation] = {}
-        self._seen_at = float("-inf")
-        self._lock = threading.Lock()
-
-    def generation(self, collection: str, *, timeout: float) -> Generation | None:
-        """The active generation of a collection, at most CATALOGUE_AGE old; None when there is no such collection."""
-        if time.monotonic() - self._seen_at > CATALOGUE_AGE:
-            self.refresh(timeout=timeout)
-        return self._generations.get(collection)
-
-    def refresh(self, *, timeout: float | None = None) -> list[Generation]:
-        """Look again what generations are active; a connection is waited for at most `timeout` seconds."""
-        with translated(), self._pool.connection(timeout) as connection:
-            found = catalogue.generations(connection).values()
-        self._generations = {generation.collection: generation for generation in found}
-        self._seen_at = time.monotonic()
-        return list(found)
-
-    def encoder(self, generation: Generation) -> Encoder:
-        """Its encoder. The first call loads a model: seconds."""
-        with self._lock:
-            if generation.generation_id not in self._encoders:
-                self._encoders[generation.generation_id] = open_checked(self._embedder, generation)
-            return self._encoders[generation.generation_id]
 
 
 class Searcher:

@@ -1,0 +1,99 @@
+"""What can be searched: the active generation of each collection, and its encoder once the model is loaded.
+
+The worker's main thread loads; searches only look up, so that a collection whose model is being loaded delays no other.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+
+from psycopg_pool import ConnectionPool
+
+from livedex import catalogue
+from livedex.catalogue import Generation, open_checked
+from livedex.config import EmbedderName
+from livedex.database import Connection, translated
+from livedex.encoders import Encoder
+from livedex.encoders.shelf import Shelf
+from livedex.errors import LivedexError, UnavailableError
+
+CATALOGUE_AGE = 2.0  # seconds until a change by `livedex apply` is noticed
+RETRY_AFTER = 30.0  # seconds until a model that did not load is tried again: each try may read gigabytes
+OpenEncoder = Callable[[EmbedderName, Generation], Encoder]
+
+
+class NotLoadedError(UnavailableError):
+    """A collection's model is not loaded; the others can be searched."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("embedder", message)
+
+
+class Encoders:
+    """The encoders of the active generations."""
+
+    def __init__(
+        self, embedder: EmbedderName, pool: ConnectionPool[Connection], open_encoder: OpenEncoder = open_checked
+    ) -> None:
+        self._shelf = Shelf(embedder, open_encoder)
+        self._pool = pool
+        self._generations: dict[str, Generation] = {}
+        self._loaded: dict[int, Encoder] = {}
+        self._refused: dict[int, tuple[float, str]] = {}  # when, and why
+        self._seen_at = float("-inf")
+
+    def generation(self, collection: str, *, timeout: float) -> Generation | None:
+        """The active generation of a collection, at most CATALOGUE_AGE old; None when there is no such collection."""
+        if time.monotonic() - self._seen_at > CATALOGUE_AGE:
+            self.refresh(timeout=timeout)
+        return self._generations.get(collection)
+
+    def encoder(self, generation: Generation) -> Encoder:
+        """Its encoder; NotLoadedError when there is none (yet)."""
+        found = self._loaded.get(generation.generation_id)
+        if found is not None:
+            return found
+        why = self._refused.get(generation.generation_id, (0.0, "it is being loaded: ask again in some seconds"))[1]
+        raise NotLoadedError(
+            f"the model {generation.identity.model!r} of collection {generation.collection} is not ready: {why}"
+        )
+
+    def refresh(self, *, timeout: float | None = None) -> list[Generation]:
+        """Look again what generations are active; a connection is waited for at most `timeout` seconds."""
+        with translated(), self._pool.connection(timeout) as connection:
+            found = list(catalogue.generations(connection).values())
+        self.follow(found)
+        return found
+
+    def follow(self, active: Iterable[Generation]) -> None:
+        """Take these for what is active now."""
+        self._generations = {generation.collection: generation for generation in active}
+        self._seen_at = time.monotonic()
+
+    def missing(self, now: float) -> list[Generation]:
+        """The active generations whose encoder is to be loaded; what did not load is left alone for a while."""
+        return [
+            generation
+            for generation in self._generations.values()
+            if generation.generation_id not in self._loaded
+            and now - self._refused.get(generation.generation_id, (float("-inf"), ""))[0] > RETRY_AFTER
+        ]
+
+    def load(self, generation: Generation) -> None:
+        """Load its encoder and let it run once. Seconds, for a real one; for one thread only."""
+        encoder = self._shelf.open(generation)
+        encoder.encode_queries(["warm up"])
+        self._loaded = {**self._loaded, generation.generation_id: encoder}
+        self._refused.pop(generation.generation_id, None)
+
+    def refuse(self, generation: Generation, error: Exception, now: float) -> None:
+        """Remember that it did not load, to tell who searches there."""
+        why = str(error) if isinstance(error, LivedexError) else f"loading it failed: {type(error).__name__}"
+        self._refused[generation.generation_id] = (now, why)
+
+    def drop_unused(self) -> None:
+        """Let go of the encoders that no active generation has."""
+        active = list(self._generations.values())
+        wanted = {generation.generation_id for generation in active}
+        if not self._loaded.keys() <= wanted:
+            self._loaded = {number: encoder for number, encoder in self._loaded.items() if number in wanted}
+            self._shelf.keep(active)

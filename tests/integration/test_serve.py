@@ -111,6 +111,18 @@ def test_a_model_that_does_not_load_later_stops_nothing(workers: Workers, monkey
         until(lambda: client.post("/v1/search", json=body).status_code == 200, what="the collection to be searched")
 
 
+def test_errors_that_pass_do_not_end_a_running_worker(workers: Workers) -> None:
+    """An error of Postgres that is no outage makes the worker not ready, and it goes on when it is over."""
+    app = QueryApp(Settings(database_url=workers.database_url, embedder="hash", http_port=0))
+    with workers.in_thread(app):
+        with workers.connect() as connection:
+            connection.execute("alter table livedex.generation rename to elsewhere")
+        until(lambda: app.health.waiting_for == ["postgres"], what="the worker to notice")
+        with workers.connect() as connection:
+            connection.execute("alter table livedex.elsewhere rename to generation")
+        until(lambda: not app.health.waiting_for, what="the worker to be ready again")
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
 def test_other_machines_are_not_served_without_tokens(workers: Workers, host: str) -> None:
     """An address that is not loopback is refused before anything listens."""

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import psycopg
 from fastapi import FastAPI
 
 from livedex import __version__, catalogue, migrate, status
 from livedex.catalogue import Generation, open_checked
 from livedex.config import Settings
-from livedex.database import open_pool, translated
+from livedex.database import first_line, open_pool, translated
 from livedex.errors import ConfigError, LivedexError, UnavailableError
 from livedex.http_server import HttpServer, health_routes, listen
 from livedex.lifecycle import Health, Stop, until_available
@@ -64,7 +65,10 @@ class QueryApp:
             self._wait(self._check_database)
             self._wait(self._load_models)
             while not self.stop.wait(LOOK_EVERY):
-                self._look_around()
+                try:
+                    self._look_around()
+                except Exception as error:  # noqa: BLE001 - nothing that is found ends a running worker
+                    _log.error("query.look_failed", error=type(error).__name__)
         finally:
             self.http.stop()
             for pool in (self._pool, self._probe):  # a query under way must not delay the exit
@@ -90,8 +94,8 @@ class QueryApp:
         try:
             with translated(), self._probe.connection() as connection:
                 active = catalogue.generations(connection)
-        except UnavailableError as error:
-            self.health.down("postgres", error)
+        except (UnavailableError, psycopg.Error) as error:
+            self.health.down("postgres", first_line(error))
             return
         self.health.up("postgres")
         self._encoders.follow(active.values())

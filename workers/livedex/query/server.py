@@ -118,10 +118,11 @@ def search_routes(searcher: Searcher, metrics: QueryMetrics, status: Callable[[]
 
     async def answer(request: SearchRequest) -> Response:
         started = time.perf_counter()
-        search = await once_searchable(searcher, request.search())
-        answered = await run_in_threadpool(found, search, time.perf_counter() - started)
-        metrics.search.labels("http", request.mode).observe(time.perf_counter() - started)
-        return answered
+        try:
+            search = await once_searchable(searcher, request.search())
+            return await run_in_threadpool(found, search, time.perf_counter() - started)
+        finally:  # a search that came too late took its time too
+            metrics.search.labels("http", request.mode).observe(time.perf_counter() - started)
 
     def found(search: Search, waited: float) -> Response:
         """The answer as JSON, made in the search's own thread: a large one takes its time."""

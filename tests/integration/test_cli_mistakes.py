@@ -1,8 +1,12 @@
 """What a command says of a user's mistake and of what does not answer: the documented exit code, one line, no traceback."""
 
+import socket
+import struct
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -176,6 +180,77 @@ def test_a_database_that_is_not_migrated_is_named(livedex: Terminal, empty_datab
         done = livedex(*arguments, LIVEDEX_DATABASE_URL=empty_database_url, LIVEDEX_HTTP_PORT=port)
         assert (done.code, done.out) == (1, "")
         assert "run livedex migrate" in done.err
+
+
+HTML = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\n<html>"
+JSON = b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s"
+
+
+@contextmanager
+def listening(answer: bytes | None) -> Iterator[int]:
+    """The port of another program, which answers each request so; None: it resets the connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:  # closed: the test is over
+                    return
+                with connection:
+                    connection.recv(2**16)
+                    if answer is None:
+                        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    else:
+                        connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield int(listener.getsockname()[1])
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(5)
+
+
+STRANGERS = [
+    ("no HTTP", b"SSH-2.0-OpenSSH_9.6\r\n", 3, "gives no answer"),
+    ("hangs up", b"", 3, "gives no answer"),
+    ("a page", HTML, 1, "is no query worker of livedex"),
+    ("JSON", JSON % (b"200 OK", 2, b"{}"), 1, "is no query worker of livedex"),
+    ("a list", JSON % (b"200 OK", 2, b"[]"), 1, "is no query worker of livedex"),
+    ("its own error", JSON % (b"404 Not Found", 24, b'{"error": "no such page"}'[:24]), 1, "is no query worker of livedex"),
+    ("a reset", None, 3, "gives no answer"),
+]
+
+
+@pytest.mark.parametrize(("answer", "code", "says"), [case[1:] for case in STRANGERS], ids=[case[0] for case in STRANGERS])
+def test_another_program_on_the_port_is_told(livedex: Terminal, answer: bytes | None, code: int, says: str) -> None:
+    """Whatever it answers, the command ends with one line that names the address."""
+    with listening(answer) as port:
+        for more in ([], ["--json"]):
+            done = livedex("search", "x", *more, LIVEDEX_HTTP_PORT=str(port))
+            assert (done.code, done.out) == (code, "")
+            assert f"http://127.0.0.1:{port} " in done.err
+            assert says in done.err
+            assert "set LIVEDEX_HTTP_PORT" in done.err
+            assert len(done.err.splitlines()) == 1
+
+
+def test_a_query_worker_on_ipv6_is_asked(livedex: Terminal) -> None:
+    """An address with colons is written as URLs have it."""
+    done = livedex("search", "x", LIVEDEX_HTTP_HOST="::1")
+    assert "no query worker at http://[::1]:" in done.err
+
+
+def test_a_file_of_events_that_cannot_be_read_is_told(livedex: Terminal, tmp_path: Path) -> None:
+    """One line with its name, and exit 2."""
+    path = tmp_path / "events.jsonl"
+    path.symlink_to("/proc/self/mem")  # not even root can read its beginning
+    done = livedex("publish", str(path))
+    assert (done.code, done.out) == (2, "")
+    assert f"{path} cannot be read: " in done.err
+    assert len(done.err.splitlines()) == 1
 
 
 MISMATCHES = [

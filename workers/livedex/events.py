@@ -43,15 +43,22 @@ def deletion(document_id: str, version: int | None = None) -> Event:
 def from_paths(paths: Iterable[Path]) -> Iterator[Event]:
     """The events of files, folders and JSON Lines files; UsageError names what cannot be read. Read twice to check first."""
     for path in paths:
-        if path.is_dir():
-            for file in sorted(file for file in path.rglob("*") if _wanted(file.relative_to(path)) and file.is_file()):
-                yield _from_file(file, file.relative_to(path).as_posix())
-        elif path.suffix in JSON_LINES and path.is_file():
-            yield from _from_json_lines(path)
-        elif path.is_file():
-            yield _from_file(path, path.name)
-        else:
-            raise UsageError(f"{path} is neither a file nor a folder")
+        try:
+            yield from _from_path(path)
+        except OSError as error:
+            raise UsageError(f"{error.filename or path} cannot be read: {error.strerror}") from None
+
+
+def _from_path(path: Path) -> Iterator[Event]:
+    if path.is_dir():
+        for file in sorted(file for file in path.rglob("*") if _wanted(file.relative_to(path)) and file.is_file()):
+            yield _from_file(file, file.relative_to(path).as_posix())
+    elif path.suffix in JSON_LINES and path.is_file():
+        yield from _from_json_lines(path)
+    elif path.is_file():
+        yield _from_file(path, path.name)
+    else:
+        raise UsageError(f"{path} is neither a file nor a folder")
 
 
 def _wanted(path: Path) -> bool:
@@ -61,8 +68,6 @@ def _wanted(path: Path) -> bool:
 def _from_file(path: Path, document_id: str) -> Event:
     try:
         text = path.read_bytes().decode()
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text: byte {error.start}") from None
     kind = "markdown" if path.suffix.lower() in MARKDOWN else "text"

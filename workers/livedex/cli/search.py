@@ -11,6 +11,10 @@ from livedex.config import Settings
 from livedex.errors import ConfigError, LivedexError, TimedOutError, UnavailableError, UsageError
 
 EXCERPT = 160  # characters of a chunk in the table
+_REMEDY = (
+    "set LIVEDEX_HTTP_PORT to the port of livedex serve, whose log says what is wrong with it, or to one where nothing "
+    "listens, to search in this process"
+)
 
 
 def search(
@@ -42,7 +46,8 @@ def search(
 
 def _from_worker(chosen: Settings, body: dict[str, Any]) -> dict[str, Any] | None:
     """The query worker's answer; None when no worker listens."""
-    address = f"http://{chosen.http_host}:{chosen.http_port}"
+    host = f"[{chosen.http_host}]" if ":" in chosen.http_host else chosen.http_host
+    address = f"http://{host}:{chosen.http_port}"
     try:
         response = httpx.post(f"{address}/v1/search", json=body, timeout=body["timeout_ms"] / 1000 + 2, trust_env=False)
     except httpx.ConnectError:
@@ -50,19 +55,38 @@ def _from_worker(chosen: Settings, body: dict[str, Any]) -> dict[str, Any] | Non
         return None
     except httpx.TimeoutException:
         raise TimedOutError(f"the query worker at {address} did not answer in time") from None
+    except httpx.TransportError as error:  # the worker ended just now, or another program listens there
+        why = str(error) or type(error).__name__
+        raise UnavailableError("serve", f"what listens at {address} gives no answer ({why}): {_REMEDY}") from None
+    content = _content(response, address)
     if response.is_success:
-        return dict(response.json())
-    raise _error(response)
+        return content
+    raise _error(response.status_code, content)
 
 
-def _error(response: httpx.Response) -> LivedexError:
-    problem = response.json()
-    detail = str(problem.get("detail"))
-    if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+def _content(response: httpx.Response, address: str) -> dict[str, Any]:
+    """The answer or problem document of a query worker; ConfigError when something else answers there."""
+    try:
+        content = response.json()
+    except ValueError:
+        raise _stranger(address) from None
+    wanted = {"results", "took_ms"} if response.is_success else {"status", "detail"}
+    if not isinstance(content, dict) or not wanted <= content.keys():
+        raise _stranger(address)
+    return content
+
+
+def _stranger(address: str) -> ConfigError:
+    return ConfigError(f"what answers at {address} is no query worker of livedex: {_REMEDY}")
+
+
+def _error(status: int, problem: dict[str, Any]) -> LivedexError:
+    detail = str(problem["detail"])
+    if status == httpx.codes.SERVICE_UNAVAILABLE:
         return UnavailableError(str(problem.get("dependency")), detail)
-    if response.status_code == httpx.codes.GATEWAY_TIMEOUT:
+    if status == httpx.codes.GATEWAY_TIMEOUT:
         return TimedOutError(detail)
-    return UsageError(detail) if response.status_code == httpx.codes.BAD_REQUEST else ConfigError(detail)
+    return UsageError(detail) if status == httpx.codes.BAD_REQUEST else ConfigError(detail)
 
 
 def _in_this_process(chosen: Settings, body: dict[str, Any]) -> dict[str, Any]:

@@ -332,3 +332,23 @@ def test_doctor_says_what_to_do(livedex: Terminal, running: Running, empty_datab
     other = livedex("doctor", LIVEDEX_EMBEDDER="auto")
     assert other.code == 1
     assert "set LIVEDEX_EMBEDDER=hash" in other.out
+
+
+def test_a_terminal_does_not_obey_a_document(livedex: Terminal, running: Running) -> None:
+    """Ids, titles, texts and rejected records go out with their control characters written out, C1 too."""
+    steering = "\x1b]0;owned\x07\x9b2J"
+    place = running.log.send(running.topic, {"id": f"id{steering}", "title": f"title{steering}", "text": f"okapi {steering}"})
+    letter = running.log.send(running.topic, {"id": f"dead{steering}", "text": 7, "title": steering})
+    assert livedex("wait", str(letter)).code == 0
+    assert livedex("wait", str(place)).code == 0
+    number = str(json.loads(livedex("dead-letters", "list", "--json").out)[0]["id"])
+    shown = [
+        livedex("search", "okapi", "--mode", "text"),
+        livedex("search", "okapi", "--mode", "text", "--json"),
+        livedex("dead-letters", "list"),
+        livedex("dead-letters", "show", number),
+        livedex("delete", f"id{steering}", "--topic", f"absent{steering}"),
+    ]
+    for done in shown:
+        assert not {"\x1b", "\x07", "\x9b"} & set(done.out + done.err)
+        assert "owned" in done.out + done.err

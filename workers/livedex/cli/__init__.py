@@ -29,5 +29,7 @@ def main() -> NoReturn:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"livedex: {message}", file=sys.stderr)  # noqa: T201
+    from livedex.cli.session import readable
+
+    print(f"livedex: {readable(message)}", file=sys.stderr)  # noqa: T201
     sys.exit(code)

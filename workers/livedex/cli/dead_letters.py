@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 from psycopg.rows import dict_row
 
-from livedex.cli.session import data, database, people, print_json, settings, table
+from livedex.cli.session import data, database, people, print_json, readable, settings, table
 from livedex.database import query
 from livedex.errors import ConfigError
 
@@ -61,6 +61,6 @@ def _base64(value: Any) -> Any:
 def _readable(value: Any) -> str:
     if isinstance(value, bytes):
         text = value[: SHOWN_CHARACTERS * 4].decode(errors="backslashreplace")
-        shown = text[:SHOWN_CHARACTERS].replace("\x1b", "\\x1b")  # a terminal must not obey a document
+        shown = readable(text[:SHOWN_CHARACTERS])
         return shown if len(text) <= SHOWN_CHARACTERS else f"{shown}... ({len(value)} bytes)"
-    return ", ".join(map(_readable, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(_readable, value)) if isinstance(value, list) else readable(str(value))

@@ -5,8 +5,9 @@ from typing import Annotated, Any
 import httpx
 import typer
 from rich.table import Table
+from rich.text import Text
 
-from livedex.cli.session import data, database, people, print_json, settings
+from livedex.cli.session import data, database, people, print_json, readable, settings
 from livedex.config import Settings
 from livedex.errors import ConfigError, LivedexError, TimedOutError, UnavailableError, UsageError
 
@@ -118,8 +119,6 @@ def _table(results: list[dict[str, Any]]) -> Table:
         made.add_column(heading, overflow="fold" if heading == "text" else "ellipsis")
     for row in results:
         excerpt = " ".join(row["chunk"].split())[:EXCERPT]
-        made.add_row(
-            f"{row['score']:.4f}",
-            *(str(cell or "").replace("[", r"\[") for cell in (row["document_id"], row["title"], excerpt)),
-        )
+        cells = (f"{row['score']:.4f}", row["document_id"], row["title"] or "", excerpt)
+        made.add_row(*(Text(readable(cell)) for cell in cells))
     return made

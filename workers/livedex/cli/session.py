@@ -1,6 +1,7 @@
 """What commands share: the settings, the consoles, and patience with what does not answer at once."""
 
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from livedex import config, migrate
 from livedex.config import Settings
@@ -65,11 +67,20 @@ def warn(warning: str) -> None:
     people.print(f"warning: {warning}", style="yellow")
 
 
+def readable(text: str) -> str:
+    """The text with its control characters written out, newline and tab excepted: a terminal must not obey a document."""
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # Unicode's category Cc but newline and tab
+
+
 def print_json(value: Any) -> None:
-    """Plain JSON on stdout."""
+    """Plain JSON on stdout; control characters are escaped as JSON does it, those that it would let through too."""
     import json
 
-    typer.echo(json.dumps(value, default=_plain, ensure_ascii=False, indent=2))
+    text = json.dumps(value, default=_plain, ensure_ascii=False, indent=2)
+    typer.echo(re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def _plain(value: object) -> object:
@@ -86,11 +97,9 @@ def table(title: str, rows: list[dict[str, Any]], columns: dict[str, str]) -> Ta
     return made
 
 
-def _cell(value: object) -> str:
+def _cell(value: object) -> Text:
     if value is None:
-        return "-"
+        return Text("-")
     if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(sep=" ", timespec="seconds")
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    return str(value).replace("[", r"\[")
+        return Text(value.astimezone(UTC).isoformat(sep=" ", timespec="seconds"))
+    return Text(f"{value:.3f}" if isinstance(value, float) else readable(str(value)))

@@ -40,23 +40,26 @@ def deletion(document_id: str, version: int | None = None) -> Event:
     return Event(key=document_id, value=None, headers=headers)
 
 
-def from_paths(paths: Iterable[Path]) -> Iterator[Event]:
-    """The events of files, folders and JSON Lines files; UsageError names what cannot be read. Read twice to check first."""
+def from_paths(paths: Iterable[Path], *, version: int | None = None) -> Iterator[Event]:
+    """The events of files, folders and JSON Lines files; UsageError names what cannot be read. Read twice to check first.
+
+    `version` is for the documents that are files; a line of JSON Lines says its own.
+    """
     for path in paths:
         try:
-            yield from _from_path(path)
+            yield from _from_path(path, version)
         except OSError as error:
             raise UsageError(f"{error.filename or path} cannot be read: {error.strerror}") from None
 
 
-def _from_path(path: Path) -> Iterator[Event]:
+def _from_path(path: Path, version: int | None) -> Iterator[Event]:
     if path.is_dir():
         for file in sorted(file for file in path.rglob("*") if _wanted(file.relative_to(path)) and file.is_file()):
-            yield _from_file(file, file.relative_to(path).as_posix())
+            yield _from_file(file, file.relative_to(path).as_posix(), version)
     elif path.suffix in JSON_LINES and path.is_file():
         yield from _from_json_lines(path)
     elif path.is_file():
-        yield _from_file(path, path.name)
+        yield _from_file(path, path.name, version)
     else:
         raise UsageError(f"{path} is neither a file nor a folder")
 
@@ -65,13 +68,14 @@ def _wanted(path: Path) -> bool:
     return path.suffix.lower() in MARKDOWN | TEXT and not any(part.startswith(".") for part in path.parts)
 
 
-def _from_file(path: Path, document_id: str) -> Event:
+def _from_file(path: Path, document_id: str, version: int | None) -> Event:
     try:
         text = path.read_bytes().decode()
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text: byte {error.start}") from None
     kind = "markdown" if path.suffix.lower() in MARKDOWN else "text"
-    event = upsert(document_id, text, title=path.stem, format=kind)
+    numbered = {} if version is None else {"version": version}
+    event = upsert(document_id, text, title=path.stem, format=kind, **numbered)
     return _checked(event, str(path))
 
 
@@ -92,7 +96,7 @@ def _checked(event: Event, origin: str) -> Event:
 
 
 def send(producer: KafkaProducer, topic: str, events: Iterable[Event], sent: Callable[[], None]) -> list[Place]:
-    """Send and wait for every acknowledgement, calling `sent` for each; the last place of each partition."""
+    """Send and wait for every acknowledgement, calling `sent` for each; the place of each event, in order."""
     waiting = []
     with translated():
         for event in events:
@@ -101,5 +105,10 @@ def send(producer: KafkaProducer, topic: str, events: Iterable[Event], sent: Cal
             future.add_callback(lambda _: sent())
         producer.flush(timeout=SEND_TIMEOUT)
         acknowledged = [future.get(timeout=SEND_TIMEOUT) for future in waiting]
-    last = {place.partition: Place(place.topic, place.partition, place.offset) for place in acknowledged}
+    return [Place(place.topic, place.partition, place.offset) for place in acknowledged]
+
+
+def last_places(places: Iterable[Place]) -> list[Place]:
+    """The last of these in each partition."""
+    last = {place.partition: place for place in sorted(places, key=lambda place: place.offset)}
     return [last[partition] for partition in sorted(last)]

@@ -11,7 +11,7 @@ from kafka.errors import UnknownTopicOrPartitionError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from livedex import events
-from livedex.cli.session import patiently, people, settings
+from livedex.cli.session import database, patiently, people, settings
 from livedex.cli.wait import wait_for
 from livedex.config import Settings
 from livedex.core.record import Place
@@ -22,24 +22,31 @@ Topic = Annotated[str | None, typer.Option(help="Topic to send to; needed when t
 Wait = Annotated[bool, typer.Option("--wait", help="Return when everything sent is searchable.")]
 Timeout = Annotated[float, typer.Option(min=0, help="Seconds that --wait waits; then exit 4.")]
 
+VERSIONED = "For collections that take versions from their source."
+MAX_VERSION = 2**63 - 1
+
 
 def publish(
     paths: Annotated[list[Path], typer.Argument(help="Files, folders, or JSON Lines of change events.", metavar="PATH...")],
     topic: Topic = None,
+    version: Annotated[
+        int | None,
+        typer.Option(min=0, max=MAX_VERSION, help=f"Of the files. {VERSIONED}"),
+    ] = None,
     wait: Wait = False,
     timeout: Timeout = 120.0,
 ) -> None:
     """Send documents. Prints the token of the last event in each partition."""
-    count = sum(1 for _ in events.from_paths(paths))  # everything is checked before anything is sent
+    count = sum(1 for _ in events.from_paths(paths, version=version))  # everything is checked before anything is sent
     if not count:
         raise UsageError(f"there is no document in {', '.join(map(str, paths))}: expected .md, .txt, .rst or .jsonl files")
-    _send(events.from_paths(paths), count, topic, timeout if wait else None)
+    _send(events.from_paths(paths, version=version), count, topic, timeout if wait else None)
 
 
 def delete(
     ids: Annotated[list[str], typer.Argument(help="Document ids.", metavar="ID...")],
     topic: Topic = None,
-    version: Annotated[int | None, typer.Option(min=0, help="For collections that take versions from their source.")] = None,
+    version: Annotated[int | None, typer.Option(min=0, max=MAX_VERSION, help=VERSIONED)] = None,
     wait: Wait = False,
     timeout: Timeout = 120.0,
 ) -> None:
@@ -59,7 +66,7 @@ def _send(made: Iterable[events.Event], count: int, topic: str | None, timeout: 
         raise ConfigError(f"the topic {target} does not exist: run livedex apply") from None
     finally:
         producer.close(timeout=2)
-    for place in places:
+    for place in events.last_places(places):
         typer.echo(str(place))
     if timeout is not None:
         _wait_for_all(chosen, places, timeout)
@@ -68,8 +75,25 @@ def _send(made: Iterable[events.Event], count: int, topic: str | None, timeout: 
 def _wait_for_all(chosen: Settings, places: list[Place], timeout: float) -> None:
     deadline = time.monotonic() + timeout
     with people.status("waiting until it is searchable"):
-        for place in places:
+        for place in events.last_places(places):
             wait_for(chosen, place, max(0.0, deadline - time.monotonic()))
+    letters = _dead_letters(chosen, places)
+    if letters:
+        raise ConfigError(
+            f"of {len(places)} events sent, {letters} became dead letters: livedex dead-letters list and show ID say why"
+        )
+
+
+def _dead_letters(chosen: Settings, places: list[Place]) -> int:
+    """How many of the events at these places of one topic are open dead letters."""
+    statement = """
+        select count(*) from livedex.dead_letters
+         where topic = %s and state = 'open'
+           and (partition, "offset") in (select * from unnest(%s::int[], %s::bigint[]))"""
+    arguments = (places[0].topic, [place.partition for place in places], [place.offset for place in places])
+    with database(chosen) as connection:
+        row = connection.execute(statement, arguments).fetchone()
+    return int(row[0]) if row else 0
 
 
 def _only_topic(chosen: Settings) -> str:

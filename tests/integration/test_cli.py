@@ -10,7 +10,7 @@ import pytest
 
 from livedex.config import KafkaSettings
 from livedex.dev.stack import Addresses
-from support.database import fresh_database
+from support.database import fresh_database, login_role
 from support.kafka import Log
 from support.terminal import Terminal
 from support.workers import Workers, free_port
@@ -314,7 +314,7 @@ def test_doctor_finds_everything_in_order(livedex: Terminal) -> None:
     """One ok line for each check, and exit 0."""
     done = livedex("doctor")
     assert done.code == 0, done.out
-    checks = ["kafka", "postgres", "pgvector", "migrations", "buffers", "clock", "topics", "model"]
+    checks = ["kafka", "postgres", "pgvector", "migrations", "permissions", "buffers", "clock", "topics", "model"]
     assert [line.split()[:2] for line in done.out.splitlines()] == [["ok", check] for check in checks]
 
 
@@ -327,11 +327,32 @@ def test_doctor_says_what_to_do(livedex: Terminal, running: Running, empty_datab
     marks = {line.split()[1]: line.split()[0] for line in done.out.splitlines()}
     sound = {check for check, mark in marks.items() if mark == "ok"}
     assert sound == {"postgres", "buffers", "clock"}
-    assert marks.keys() - sound == {"kafka", "pgvector", "migrations", "topics", "model"}
+    assert marks.keys() - sound == {"kafka", "pgvector", "migrations", "permissions", "topics", "model"}
     assert done.out.count("run livedex migrate") >= 3
     other = livedex("doctor", LIVEDEX_EMBEDDER="auto")
     assert other.code == 1
     assert "set LIVEDEX_EMBEDDER=hash" in other.out
+
+
+@pytest.mark.parametrize(
+    ("groups", "mark", "says"),
+    [
+        (["livedex_indexer"], "ok", "may run livedex index"),
+        (["livedex_query"], "ok", "may run livedex serve"),
+        (["livedex_indexer", "livedex_query"], "ok", "may run livedex index and livedex serve"),
+        (["livedex_owner"], "ok", "may run livedex index and livedex serve"),
+        (["livedex_search"], "fail", "may run no worker: grant it livedex_indexer"),
+        ([], "fail", "may run no worker: grant it livedex_indexer"),
+    ],
+)
+def test_doctor_says_what_the_role_may_do(livedex: Terminal, running: Running, groups: list[str], mark: str, says: str) -> None:
+    """By the roles that it is a member of; it fails when the role can run neither worker."""
+    with login_role(running.workers.database_url, *groups) as (name, url):
+        out = livedex("doctor", LIVEDEX_DATABASE_URL=url).out
+    (line,) = [line for line in out.splitlines() if line.split()[1] == "permissions"]
+    assert line.split()[0] == mark
+    assert line.endswith(f"{name} {says}") or mark == "fail"
+    assert f"{name} {says}" in line
 
 
 def test_a_terminal_does_not_obey_a_document(livedex: Terminal, running: Running) -> None:

@@ -26,6 +26,7 @@ def doctor() -> None:
             more: list[tuple[str, Callable[[], str]]] = [
                 ("pgvector", lambda: _pgvector(connection)),
                 ("migrations", lambda: _migrations(connection)),
+                ("permissions", lambda: _permissions(connection)),
                 ("buffers", lambda: _buffers(connection)),
                 ("clock", lambda: _clock(connection)),
                 ("topics", lambda: _topics(chosen, connection)),
@@ -45,7 +46,7 @@ def _run(name: str, check: Callable[[], str]) -> bool:
         answer, mark = str(error), "[red]fail[/red]"
     except psycopg.Error as error:
         answer, mark = f"{first_line(error)}: run livedex migrate, and check the role's rights", "[red]fail[/red]"
-    data.print(f"{mark} {name:<10} ", end="")
+    data.print(f"{mark} {name:<11} ", end="")
     data.print(answer, markup=False, highlight=False, soft_wrap=True)
     return "ok" in mark
 
@@ -77,6 +78,22 @@ def _pgvector(connection: Connection) -> str:
 def _migrations(connection: Connection) -> str:
     warnings = migrate.check(connection)
     return "; ".join(warnings) or "the database is up to date"
+
+
+def _permissions(connection: Connection) -> str:
+    row = connection.execute(
+        "select current_user, pg_has_role('livedex_owner', 'usage') or pg_has_role('livedex_indexer', 'usage'),"
+        "       pg_has_role('livedex_owner', 'usage') or pg_has_role('livedex_query', 'usage'),"
+        "       has_schema_privilege('livedex', 'usage')"
+    ).fetchone()
+    assert row is not None
+    role, indexes, searches, sees = row
+    may = [command for command, granted in (("livedex index", indexes), ("livedex serve", searches)) if granted and sees]
+    if not may:
+        raise ConfigError(
+            f"{role} may run no worker: grant it livedex_indexer for livedex index, livedex_query for livedex serve"
+        )
+    return f"{role} may run {' and '.join(may)}"
 
 
 def _buffers(connection: Connection) -> str:

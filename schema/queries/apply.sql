@@ -3,6 +3,10 @@ insert into livedex.collection (name, version_mode, orphan_grace)
 values (%(name)s, %(version_mode)s, %(orphan_grace)s)
 returning collection_id
 
+-- name: keep_collection
+-- Until the transaction ends, no worker applies a batch to this collection; see share_collection.
+select pg_advisory_xact_lock(%(key)s, %(collection_id)s)
+
 -- name: create_chunking
 insert into livedex.chunking (collection_id, parameters, max_tokens, text_config)
 values (%(collection_id)s, %(parameters)s, %(max_tokens)s, %(text_config)s::regconfig)

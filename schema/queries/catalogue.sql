@@ -9,4 +9,4 @@ select c.collection_id, c.name as collection, c.version_mode,
  order by c.name
 
 -- name: sources
-select topic, collection_id, epoch, state, reason from livedex.source order by topic
+select topic, collection_id, epoch, state, reason, topic_id::text, partitions from livedex.source order by topic

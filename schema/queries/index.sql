@@ -1,3 +1,21 @@
+-- name: follow_topic
+-- What the topic was when it was first read. The row stays locked until the claim is made, so that a reset is before or after it.
+update livedex.source s
+   set topic_id = coalesce(s.topic_id, %(topic_id)s::uuid),
+       partitions = case c.version_mode when 'source' then %(partitions)s else coalesce(s.partitions, %(partitions)s) end
+  from livedex.collection c
+ where s.topic = %(topic)s and c.collection_id = s.collection_id
+returning s.epoch, s.state, s.reason, s.topic_id::text, s.partitions, c.version_mode
+
+-- name: stop_source
+update livedex.source set state = 'stopped', reason = %(reason)s where topic = %(topic)s and state <> 'stopped'
+
+-- name: progress
+select topic, partition, next_offset from livedex.source_progress
+
+-- name: finish_rebuild
+select livedex.finish_rebuild(%(topic)s)
+
 -- name: claim
 -- Takes a partition over: the owner epoch rises, so that the owner before can no longer write. A first claim begins at `start`.
 insert into livedex.source_progress as p (topic, partition, next_offset, owner)
@@ -45,12 +63,19 @@ select c.digest, c.chunk_key
   from {staging} s
   join livedex.chunk c on c.collection_id = %(collection_id)s and c.digest = s.digest
 
+-- name: share_collection
+-- Until the transaction ends, no `livedex apply` replaces the generation; see keep_collection.
+select pg_advisory_xact_lock_shared(%(key)s, %(collection_id)s)
+
 -- name: move_progress
--- The fence: nothing moves for a worker that lost the partition, or for a batch that was applied before.
+-- The fence: nothing moves for a worker that lost the partition, for a batch that was applied before, or for a generation that
+-- another has replaced.
 update livedex.source_progress
    set next_offset = %(next_offset)s, event_time = greatest(event_time, %(event_time)s), updated_at = clock_timestamp()
  where topic = %(topic)s and partition = %(partition)s
    and owner_epoch = %(owner_epoch)s and next_offset = %(expected_offset)s
+   and exists (select from livedex.collection c
+                where c.collection_id = %(collection_id)s and c.active_generation = %(generation_id)s)
 
 -- name: lock_documents
 -- The state before, locked in the order of the key until the transaction ends.
@@ -107,9 +132,10 @@ delete from livedex.document_chunk m
 returning m.doc_key
 
 -- name: add_dead_letter
-insert into livedex.dead_letter (topic, partition, "offset", document_id, key, value, headers, timestamp, stage, reason, detail)
+insert into livedex.dead_letter (topic, partition, "offset", document_id, key, value, headers, timestamp, stage, reason, detail,
+                                 epoch, version)
 values (%(topic)s, %(partition)s, %(offset)s, %(document_id)s, %(key)s, %(value)s, %(headers)s, %(timestamp)s,
-        %(stage)s, %(reason)s, %(detail)s)
+        %(stage)s, %(reason)s, %(detail)s, %(epoch)s, %(version)s)
 on conflict on constraint dead_letter_place_key do update
    set attempts = livedex.dead_letter.attempts + 1, failed_at = clock_timestamp(), stage = excluded.stage,
        reason = excluded.reason, detail = excluded.detail,

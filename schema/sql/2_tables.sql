@@ -99,18 +99,21 @@ create table livedex.document_chunk (
 create index document_chunk_chunk_idx on livedex.document_chunk (chunk_key);
 create index document_chunk_doc_idx on livedex.document_chunk (doc_key);
 
--- A topic that a collection follows. `epoch` is raised when the topic is recreated.
+-- A topic that a collection follows. `epoch` is raised when the topic is recreated. `topic_id` and `partitions` are the topic's
+-- as it was first read: another topic of the same name, and keys that moved between partitions, are noticed by them.
 create table livedex.source (
   topic         text primary key,
   collection_id int not null references livedex.collection on delete cascade,
   epoch         int not null default 0,
   topic_id      uuid,
   state         text not null default 'live' constraint source_state check (state in ('live', 'rebuilding', 'stopped')),
-  reason        text
+  reason        text,
+  partitions    int constraint source_partitions check (partitions > 0)
 );
 create index source_collection_idx on livedex.source (collection_id);
 
 -- The truth about progress: everything before next_offset is applied. `owner_epoch` fences workers that lost the partition.
+-- `rebuild_until` is the log's end at the last reset, while the source is rebuilding.
 create table livedex.source_progress (
   topic       text not null references livedex.source on delete cascade,
   partition   int not null,
@@ -119,10 +122,12 @@ create table livedex.source_progress (
   owner       text not null,
   event_time  timestamptz,
   updated_at  timestamptz not null default clock_timestamp(),
+  rebuild_until bigint,
   primary key (topic, partition)
 ) with (fillfactor = 50);
 
--- Records that could not be indexed, with their exact bytes.
+-- Records that could not be indexed, with their exact bytes. `version` is {epoch, number, offset}, null when the record does not
+-- say its number; `epoch` tells the records of a topic from those of its predecessor.
 create table livedex.dead_letter (
   id          bigint generated always as identity primary key,
   topic       text not null references livedex.source on delete cascade,
@@ -133,13 +138,15 @@ create table livedex.dead_letter (
   value       bytea,
   headers     bytea[] not null default '{}', -- name, value, name, value; a value may be null
   timestamp   timestamptz not null, -- Kafka's
-  stage       text not null constraint dead_letter_stage check (stage in ('decode', 'embed')),
+  stage       text not null constraint dead_letter_stage check (stage in ('decode', 'embed', 'store')),
   reason      text not null,
   detail      text not null,
   attempts    int not null default 1,
   state       text not null default 'open' constraint dead_letter_state check (state in ('open', 'replayed', 'discarded')),
   failed_at   timestamptz not null default clock_timestamp(),
-  constraint dead_letter_place_key unique (topic, partition, "offset")
+  epoch       int not null default 0,
+  version     bigint[] constraint dead_letter_version check (cardinality(version) = 3),
+  constraint dead_letter_place_key unique (topic, epoch, partition, "offset")
 );
 create index dead_letter_open_idx on livedex.dead_letter (document_id) where state = 'open';
 
@@ -164,7 +171,7 @@ grant select on livedex.collection, livedex.chunking, livedex.generation, livede
   to livedex_indexer, livedex_query;
 grant select, insert, update, delete on livedex.document, livedex.chunk, livedex.chunk_orphan, livedex.document_chunk,
   livedex.source_progress, livedex.dead_letter to livedex_indexer;
-grant update (state, reason, topic_id) on livedex.source to livedex_indexer;
+grant update (state, reason, topic_id, partitions) on livedex.source to livedex_indexer;
 grant select on livedex.document, livedex.document_chunk, livedex.source_progress, livedex.dead_letter to livedex_query;
 grant select, insert, delete on livedex.query_embedding to livedex_query;
 reset role;

@@ -15,9 +15,13 @@ select c.name as collection,
        d."offset",
        (select l.reason
           from livedex.dead_letter l
+          join livedex.source s on s.topic = l.topic and s.collection_id = d.collection_id
          where l.document_id = d.document_id and l.state = 'open'
-           and l.topic = d.topic and l.partition = d.partition and l."offset" > d.content_version[3]
-         order by l."offset" desc
+           and (l.version > d.content_version
+                -- a record that does not say its number: then its place tells, where the document's last event stands too
+                or l.version is null and l.epoch = s.epoch
+                   and l.topic = d.topic and l.partition = d.partition and l."offset" > d."offset")
+         order by l.version desc nulls last, l."offset" desc
          limit 1) as pending_reason
   from livedex.document d
   join livedex.collection c using (collection_id)

@@ -59,6 +59,44 @@ begin
 end
 $$;
 
+-- One step towards the end of a source's rebuild: once every partition is where the log ended at the reset, the documents that
+-- only the earlier log had are deleted, at most `most` a call, and the source is live when none is left. How many were deleted.
+create function livedex.finish_rebuild(wanted text, most int default 1000) returns bigint
+language plpgsql volatile set search_path = pg_catalog, livedex, pg_temp as $$
+declare
+  s livedex.source;
+  gone bigint;
+begin
+  select * into s from livedex.source where topic = wanted and state = 'rebuilding' for update skip locked;
+  if not found or exists (select from livedex.source_progress p where p.topic = wanted and p.next_offset < p.rebuild_until) then
+    return 0;
+  end if;
+  with left_over as (
+    select d.doc_key
+      from livedex.document d
+     where d.collection_id = s.collection_id and d.topic = s.topic and not d.deleted and d.content_version[1] < s.epoch
+     order by d.document_id
+     limit most
+       for update
+  ), unmapped as (
+    delete from livedex.document_chunk m using left_over o where m.doc_key = o.doc_key
+  )
+  update livedex.document d
+     set deleted = true, title = null, indexed_at = clock_timestamp(),
+         metadata = case when d.metadata_version[1] < s.epoch then '{}' else d.metadata end
+    from left_over o
+   where d.doc_key = o.doc_key;
+  get diagnostics gone = row_count;
+  if gone < most then
+    update livedex.source set state = 'live', reason = null where topic = wanted;
+    update livedex.source_progress set rebuild_until = null where topic = wanted;
+    update livedex.dead_letter set state = 'discarded' where topic = wanted and epoch < s.epoch and state = 'open';
+  end if;
+  return gone;
+end
+$$;
+grant execute on function livedex.finish_rebuild to livedex_indexer;
+
 -- Waits until the event at `topic:partition:offset` is searchable, or a dead letter; false when the timeout came first.
 create function livedex.wait_for(token text, timeout interval default '5 s') returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, livedex, pg_temp as $$

@@ -106,35 +106,6 @@ def test_the_first_start_begins_where_the_log_begins(workers: Workers, log: Log,
     assert workers.rows(VISIBLE) == [("2", None, {})]
 
 
-def test_a_partition_whose_records_are_gone_stops_alone(workers: Workers, log: Log, kafka_settings: Any) -> None:
-    """When the log lost records that were not applied yet, that partition stops, loudly and growing stale; the others go on."""
-    topic = log.topic(2)
-    config = workers.config(topic)
-    workers.apply(config)
-    log.send(topic, {"id": "first", "text": "A text."}, partition=0)
-    worker = workers.start("index", config)
-    workers.caught_up(topic, {0: 1})
-    assert worker.stop() == 0
-    for number in range(4):
-        log.send(topic, {"id": str(number), "text": f"Text {number}."}, partition=0)
-    admin = KafkaAdminClient(bootstrap_servers=kafka_settings.bootstrap_servers)
-    admin.delete_records({TopicPartition(topic, 0): 3})
-    admin.close()
-
-    worker = workers.start("index", config)
-    log.send(topic, {"id": "other", "text": "A text."}, partition=1)
-    workers.caught_up(topic, {1: 1})
-    until(lambda: "index.partition_stopped" in worker.log(), what="the log to say that the partition stopped")
-    assert workers.rows("select next_offset from livedex.progress where partition = 0") == [(1,)]
-    assert workers.rows(VISIBLE) == [("first", None, {}), ("other", None, {})]
-
-    def gauge(name: str) -> float:
-        return worker.metrics().value(name, topic=topic, partition="0")
-
-    until(lambda: gauge("livedex_staleness_seconds") > 1, what="staleness to rise")
-    assert gauge("livedex_offset_lag") == 4
-
-
 def test_two_workers_share_the_partitions_and_survive_each_other(workers: Workers, log: Log) -> None:
     """Two workers own different partitions; when one is killed, the other takes over, and everything is applied once."""
     topic = log.topic(2)

@@ -9,16 +9,20 @@ import pytest
 from livedex.catalogue import Generation
 from livedex.core.change import Change, Op
 from livedex.core.chunking import chunk
+from livedex.core.continuity import Topic
 from livedex.core.fold import DocumentState
 from livedex.core.plan import BatchPlan, DocumentPlan
 from livedex.core.record import Place, Version
 from livedex.database import open_pool
 from livedex.encoders import Encoder, ModelSpec, open_encoder
-from livedex.errors import UnavailableError
-from livedex.index.store import Advance, Claim, FencedError, Store
+from livedex.errors import ConflictError
+from livedex.index.applying import Advance, Claim
+from livedex.index.refusals import FencedError
+from livedex.index.store import Store
 from support.workers import Workers
 
 TOPIC = "documents"
+FOUND = Topic(topic_id="6a2f41a3-c54c-fce8-32d2-0324e1c32e22", partitions=1)
 
 
 @pytest.fixture
@@ -74,8 +78,8 @@ def advance(claim: Claim, start: int, end: int) -> Advance:
 
 def test_a_worker_that_lost_the_partition_cannot_write(store: Store, encoder: Encoder, workers: Workers) -> None:
     """After another claim, an apply under the old one changes nothing, its progress included."""
-    old = store.claim(TOPIC, 0, start=0, owner="old")
-    new = store.claim(TOPIC, 0, start=0, owner="new")
+    old = store.claim(TOPIC, 0, found=FOUND, start=0, owner="old")
+    new = store.claim(TOPIC, 0, found=FOUND, start=0, owner="new")
     plan = plan_of(store, encoder, 0, "Some text.")
     keys = stage(store, encoder, plan)
     with pytest.raises(FencedError):
@@ -88,7 +92,7 @@ def test_a_worker_that_lost_the_partition_cannot_write(store: Store, encoder: En
 
 def test_a_batch_is_applied_once(store: Store, encoder: Encoder, workers: Workers) -> None:
     """The same batch again, and one that leaves a gap, are refused by the progress."""
-    claim = store.claim(TOPIC, 0, start=0, owner="me")
+    claim = store.claim(TOPIC, 0, found=FOUND, start=0, owner="me")
     plan = plan_of(store, encoder, 0, "Some text.")
     keys = stage(store, encoder, plan)
     store.apply(generation(store), advance(claim, 0, 1), plan, keys)
@@ -110,7 +114,7 @@ def test_what_is_staged_is_invisible_and_idempotent(store: Store, encoder: Encod
 
 def test_an_older_version_is_refused_and_the_progress_moves(store: Store, encoder: Encoder, workers: Workers) -> None:
     """The version fence holds in SQL too: an older event gives no result and changes no row but the progress."""
-    claim = store.claim(TOPIC, 0, start=0, owner="me")
+    claim = store.claim(TOPIC, 0, found=FOUND, start=0, owner="me")
     newer, older = plan_of(store, encoder, 5, "The newer text."), plan_of(store, encoder, 4, "The older text.")
     keys = stage(store, encoder, newer) | stage(store, encoder, older)
     assert set(store.apply(generation(store), advance(claim, 0, 6), newer, keys)) == {"a"}
@@ -121,7 +125,7 @@ def test_an_older_version_is_refused_and_the_progress_moves(store: Store, encode
 
 def test_the_parts_of_a_document_are_fenced_apart_in_sql(store: Store, encoder: Encoder, workers: Workers) -> None:
     """Where only one part of an event is newer than what another worker stored meanwhile, only that part is taken."""
-    claim = store.claim(TOPIC, 0, start=0, owner="me")
+    claim = store.claim(TOPIC, 0, found=FOUND, start=0, owner="me")
     newer, older = plan_of(store, encoder, 5, "The newer text."), plan_of(store, encoder, 3, "The older text.")
     keys = stage(store, encoder, newer) | stage(store, encoder, older)
     content = newer.documents[0].state.content
@@ -141,7 +145,7 @@ def test_the_parts_of_a_document_are_fenced_apart_in_sql(store: Store, encoder: 
 
 def test_an_edit_writes_only_the_places_that_changed(store: Store, encoder: Encoder, workers: Workers) -> None:
     """Of a document with many chunks, the map's unchanged rows stay the same rows."""
-    claim = store.claim(TOPIC, 0, start=0, owner="me")
+    claim = store.claim(TOPIC, 0, found=FOUND, start=0, owner="me")
     sentences = [f"This is the sentence with number {number}." for number in range(200)]
     first = plan_of(store, encoder, 0, " ".join(sentences))
     store.apply(generation(store), advance(claim, 0, 1), first, stage(store, encoder, first))
@@ -158,18 +162,18 @@ def test_an_edit_writes_only_the_places_that_changed(store: Store, encoder: Enco
 
 def test_a_chunk_collected_meanwhile_is_noticed(store: Store, encoder: Encoder, workers: Workers) -> None:
     """When a staged chunk is deleted before the apply, the apply fails as something to be tried again, and writes nothing."""
-    claim = store.claim(TOPIC, 0, start=0, owner="me")
+    claim = store.claim(TOPIC, 0, found=FOUND, start=0, owner="me")
     plan = plan_of(store, encoder, 0, "Some text.")
     keys = stage(store, encoder, plan)
     workers.rows("delete from livedex.chunk returning 1")
-    with pytest.raises(UnavailableError, match="planning the batch again"):
+    with pytest.raises(ConflictError, match="planning the batch again"):
         store.apply(generation(store), advance(claim, 0, 1), plan, keys)
     assert workers.rows("select next_offset from livedex.progress") == [(0,)]
 
 
 def test_the_answer_says_what_changed(store: Store, encoder: Encoder) -> None:
     """A newer version with the same text and metadata is accepted and changes nothing."""
-    claim = store.claim(TOPIC, 0, start=0, owner="me")
+    claim = store.claim(TOPIC, 0, found=FOUND, start=0, owner="me")
     for offset, changed in ((0, True), (1, False)):
         plan = plan_of(store, encoder, offset, "The same text.")
         result = store.apply(generation(store), advance(claim, offset, offset + 1), plan, stage(store, encoder, plan))["a"]

@@ -286,12 +286,6 @@ def test_migrate_prints_what_it_warns_of(database_url: str, workers: Workers) ->
         assert "warning: pgvector is 0.8.1" in done.stderr
 
 
-def test_the_migrations_are_the_canonical_sql() -> None:
-    """Until the first release each file of schema/sql is a migration of the same text."""
-    canonical = [path.read_text() for path in sorted((resources.schema_dir() / "sql").glob("*.sql"))]
-    assert [migration.body for migration in migrate.load()] == [text.strip() for text in canonical]
-
-
 def test_workers_refuse_a_database_that_is_not_migrated(workers: Workers, empty_database_url: str) -> None:
     """Both workers end with 1 and one line that names the remedy."""
     for command in ("index", "serve"):

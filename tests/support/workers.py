@@ -201,6 +201,12 @@ class Workers:
         with self.connect() as connection:
             return connection.execute(statement, arguments or None).fetchall()
 
+    def caught_up_by(self, config: Path, topic: str, ends: Mapping[int, int]) -> None:
+        """Let a worker apply everything, and end it."""
+        worker = self.start("index", config)
+        self.caught_up(topic, ends)
+        assert worker.stop() == 0
+
     def caught_up(self, topic: str, ends: Mapping[int, int], *, timeout: float = 120) -> None:
         """Wait until the progress of every partition of the topic is at its end."""
         statement = "select partition, next_offset from livedex.progress where topic = %s"

@@ -12,10 +12,10 @@ from livedex.core.change import VersionMode
 from livedex.core.chunking import ChunkingSpec
 from livedex.encoders.hash import HashEncoder
 from livedex.encoders.port import ModelSpec
+from livedex.index.applying import Claim
 from livedex.index.batch import Applied, Batch, Dropped, End, Work
 from livedex.index.pipeline import Ownership, Pipeline
 from livedex.index.stages import Stages
-from livedex.index.store import Claim
 from livedex.observe import IndexMetrics
 from support.records import record
 from support.waiting import until
@@ -101,14 +101,14 @@ def run() -> Run:
 
 def claim_of(partition: int, owner_epoch: int = 0) -> Claim:
     """A claim on a partition of the topic `t`."""
-    return Claim(topic="t", partition=partition, owner_epoch=owner_epoch, next_offset=0)
+    return Claim(topic="t", partition=partition, owner_epoch=owner_epoch, next_offset=0, epoch=0)
 
 
 def batch_of(claim: Claim, offset: int) -> Batch:
     """One record at this offset."""
     return Batch(
-        claim=claim, generation=GENERATION, encoder=ENCODER, epoch=0, records=(record({"text": ""}, offset=offset),),
-        expected_offset=offset, polled_at=0.0,
+        claim=claim, generation=GENERATION, encoder=ENCODER, records=(record({"text": ""}, offset=offset),),
+        expected_offset=offset, next_offset=offset + 1, polled_at=0.0,
     )  # fmt: skip
 
 

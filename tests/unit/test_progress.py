@@ -76,3 +76,20 @@ def test_what_nobody_reads_grows_stale() -> None:
     progress.stalled(150.0)
     assert progress.staleness(160.0, 9) == 20.0
     assert progress.staleness(160.0, 5) == 0.0
+
+
+def test_events_that_nobody_read_make_a_partition_stale() -> None:
+    """Although nothing was polled, from the moment when they were seen; and no longer once they are read and applied."""
+    progress = PartitionProgress(next_offset=5)
+    progress.saw_end(5, 100.0)
+    assert progress.staleness(200.0, 5) == 0.0
+    progress.saw_end(7, 100.0)
+    progress.saw_end(9, 110.0)
+    assert progress.staleness(130.0, 9) == 30.0
+    progress.polled(5, 8, 95.0)
+    assert progress.staleness(130.0, 9) == 35.0
+    progress.applied(9)
+    assert progress.staleness(130.0, 9) == 0.0
+    progress.saw_end(9, 131.0)
+    progress.saw_end(10, 140.0)
+    assert progress.staleness(141.0, 10) == 1.0

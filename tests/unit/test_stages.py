@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from livedex.index.stages import RecentVectors
+from livedex.index.recent import RecentVectors
 
 
 def vector(number: float) -> NDArray[np.float32]:

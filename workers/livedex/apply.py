@@ -179,6 +179,10 @@ def _create(connection: Connection, wanted: Wanted) -> None:
 def _recreate(connection: Connection, wanted: Wanted, present: Generation) -> None:
     """A new generation in the place of one that holds nothing yet."""
     with connection.transaction():
+        lock = {"key": catalogue.COLLECTION_LOCK, "collection_id": present.collection_id}
+        connection.execute(query("apply", "keep_collection"), lock)
+        if _has_documents(connection, present.collection_id):
+            raise ConfigError(f"collection {wanted.name} got its first documents meanwhile: run livedex apply again")
         connection.execute(query("apply", "retire_generation"), {"generation_id": present.generation_id})
         connection.execute(query("apply", "drop_embeddings", embeddings=present.embeddings))
         _create_generation(connection, wanted, present.collection_id)

@@ -1,5 +1,6 @@
 """What the database says of collections: read by both workers and by `livedex apply`, never decided here."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +10,13 @@ from livedex.config import EmbedderName
 from livedex.core.change import VersionMode
 from livedex.core.chunking import VERSION as CHUNKING_VERSION
 from livedex.core.chunking import ChunkingSpec
+from livedex.core.continuity import KnownTopic
 from livedex.database import Connection, query
 from livedex.encoders import Encoder, Identity, ModelSpec, open_encoder
 from livedex.errors import ConfigError
+
+# The class of the advisory locks that keep a collection's generation: shared by who applies a batch, alone by who replaces it.
+COLLECTION_LOCK = 0x6C697665
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +99,12 @@ class Source:
     epoch: int
     state: str  # live, rebuilding, stopped
     reason: str | None
+    topic_id: str | None  # of the topic as it was first read; None: not read yet
+    partitions: int | None
+
+    def known(self, version_mode: VersionMode) -> KnownTopic:
+        """The topic as the index remembers it."""
+        return KnownTopic(name=self.topic, topic_id=self.topic_id, partitions=self.partitions, version_mode=version_mode)
 
 
 def generations(connection: Connection) -> dict[int, Generation]:
@@ -125,3 +136,12 @@ def open_checked(embedder: EmbedderName, generation: Generation) -> Encoder:
     encoder = open_encoder(embedder, generation.model_spec)
     generation.check(encoder)
     return encoder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalogue:
+    """What to follow, and with which encoders."""
+
+    sources: Mapping[str, Source]  # by topic
+    generations: Mapping[int, Generation]  # by collection id
+    encoders: Mapping[int, Encoder]  # by generation id

@@ -92,6 +92,8 @@ class Settings(BaseSettings):
     http_host: str = "127.0.0.1"
     http_port: Annotated[int, Field(ge=0, le=65535)] = 8080  # of `livedex serve`; 0: any free port
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 9108  # of `livedex index`; 0: any free port
+    # of `livedex index`: so many records that fail one after another are no bad records but a fault of encoder or database
+    failures_in_a_row: Annotated[int, Field(ge=2, le=1_000_000)] = 20
     api_tokens_file: Path | None = None
     log_format: Literal["console", "json"] = "console"
     collections: dict[CollectionName, CollectionSettings] = {DEFAULT_COLLECTION: CollectionSettings()}
@@ -142,7 +144,7 @@ class Settings(BaseSettings):
 # Settings that are not fields: read before the others, or by the test suite.
 _FOR_LOADING = ("CONFIG",)
 _FROM_ENVIRONMENT = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "EMBEDDER", "MODEL", "HTTP_HOST", "HTTP_PORT",
-                     "METRICS_PORT", "API_TOKENS_FILE", "LOG_FORMAT", *_FOR_LOADING)  # fmt: skip
+                     "METRICS_PORT", "FAILURES_IN_A_ROW", "API_TOKENS_FILE", "LOG_FORMAT", *_FOR_LOADING)  # fmt: skip
 
 
 def load(path: Path | None = None) -> Settings:

@@ -4,6 +4,8 @@
     ├── UsageError        the caller: a wrong argument or setting              exit 2
     ├── ConfigError       the operator: settings, model or database contradict exit 1
     ├── UnavailableError  nobody, for now: a dependency does not answer        exit 3
+    ├── ConflictError     nobody: another transaction was in the way           exit 1
+    ├── SystemicError     the operator: not one record fails but all           exit 1
     ├── TimedOutError     the caller: the deadline passed                      exit 4
     └── InvariantError    the authors: a promise of the design is broken       exit 1
 
@@ -33,6 +35,18 @@ class UnavailableError(LivedexError):
     """A dependency (`kafka`, `postgres`, `embedder`) does not answer. Retrying helps once it is back."""
 
     exit_code = 3
+
+    def __init__(self, dependency: str, message: str) -> None:
+        super().__init__(message)
+        self.dependency = dependency
+
+
+class ConflictError(LivedexError):
+    """Another transaction was in the way. The same work, begun again, passes; nothing is down."""
+
+
+class SystemicError(LivedexError):
+    """Not the record at hand is at fault: a table is missing, or every record fails. Nothing is skipped until it is mended."""
 
     def __init__(self, dependency: str, message: str) -> None:
         super().__init__(message)

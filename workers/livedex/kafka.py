@@ -1,7 +1,7 @@
 """The way to Kafka: clients with the settings that were measured to be right, and the translation of their errors."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
@@ -10,6 +10,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError, RetriableError
 
 from livedex.config import KafkaSettings
+from livedex.core.continuity import Topic
 from livedex.errors import ConfigError, UnavailableError
 
 # With another value of these, records could be skipped or read wrongly in silence.
@@ -69,6 +70,22 @@ def describe(error: KafkaError) -> str:
 def open_admin(settings: KafkaSettings, client_id: str = "livedex-admin") -> KafkaAdminClient:
     """An admin client."""
     return open_client(KafkaAdminClient, settings, client_id)
+
+
+def topic_of(admin: KafkaAdminClient, name: str) -> Topic | None:
+    """A topic as Kafka has it now; None when there is none."""
+    found = topics_of(admin, [name])
+    return found.get(name)
+
+
+def topics_of(admin: KafkaAdminClient, names: Iterable[str]) -> dict[str, Topic]:
+    """Those of the topics that Kafka has."""
+    answers = admin.describe_topics(list(names))
+    return {
+        answer["name"]: Topic(topic_id=str(answer["topic_id"]), partitions=len(answer["partitions"]))
+        for answer in answers
+        if not answer["error_code"] and answer["partitions"]
+    }
 
 
 def open_producer(settings: KafkaSettings, client_id: str = "livedex-producer") -> KafkaProducer:

@@ -65,6 +65,7 @@ class Health:
         self._gauge = gauge
         self._lock = threading.Lock()
         self._up: dict[str, bool | None] = dict.fromkeys(dependencies)  # None: never heard of
+        self._failing: dict[str, str] = {}  # what fails for a reason that waiting does not mend, and why
         for dependency in dependencies:
             gauge.labels(dependency).set(0)
 
@@ -86,11 +87,26 @@ class Health:
         elif changed:
             _log.warning("dependency.down", dependency=dependency, why=why)
 
+    def fails(self, what: str, why: object) -> None:
+        """Something fails and will until an operator acts: said once, loudly, and the worker is not ready meanwhile."""
+        with self._lock:
+            new = self._failing.get(what) != str(why)
+            self._failing[what] = str(why)
+        if new:
+            _log.error("work.fails", what=what, why=str(why))
+
+    def works(self, what: str) -> None:
+        """It works again, or is nobody's business here any more."""
+        with self._lock:
+            failed = self._failing.pop(what, None)
+        if failed is not None:
+            _log.info("work.works", what=what)
+
     @property
     def waiting_for(self) -> list[str]:
-        """The dependencies that do not answer, by name."""
+        """The dependencies that do not answer and what fails otherwise, by name."""
         with self._lock:
-            return sorted(name for name, answers in self._up.items() if not answers)
+            return sorted([*(name for name, answers in self._up.items() if not answers), *self._failing])
 
     @contextmanager
     def watch(self) -> Iterator[None]:

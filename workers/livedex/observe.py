@@ -137,6 +137,13 @@ class IndexMetrics(_Metrics):
             registry=registry,
         )  # fmt: skip
         self.dead_letters_open = Gauge("livedex_dead_letters_open", "Open dead letters", ["reason"], registry=registry)
+        self.paused_partitions = Gauge(
+            "livedex_paused_partitions", "Partitions of this worker that are not read at the moment, by what is waited for",
+            ["reason"], registry=registry,
+        )  # fmt: skip
+        self.inflight_bytes = Gauge(
+            "livedex_inflight_bytes", "Bytes of records that were polled and are not applied yet", registry=registry
+        )
         self.fenced = Counter("livedex_fenced", "Batches refused because the partition had another owner", registry=registry)
         self.rebalances = Counter("livedex_rebalances", "Changes of the partitions of this worker", registry=registry)
         self.retries = Counter("livedex_retries", "Work begun again after a failure", ["dependency"], registry=registry)

@@ -7,10 +7,11 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from livedex.core.moment import parse_time
 from livedex.core.record import Place, Record, Version
 
 MAX_ID_CHARACTERS = 512
@@ -20,11 +21,6 @@ MAX_NESTING = 100  # levels; fixed, because the parser's own limit differs betwe
 MAX_VERSION = 2**63 - 1
 VERSION_HEADER = "livedex-version"
 
-# With ranges, because those of datetime differ between Python versions. The schema has the same pattern.
-_RFC3339 = re.compile(
-    r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt ]([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]+)?"
-    r"([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
-)
 _NATURAL = re.compile(rb"[0-9]{1,19}")
 
 
@@ -49,7 +45,9 @@ class Reason(StrEnum):
     NUL_CHARACTER = "nul-character"
     LONE_SURROGATE = "lone-surrogate"
     NESTING = "nesting"
+    UNREADABLE = "unreadable"  # the client cannot take the batch apart that the log has there
     EMBEDDING_FAILED = "embedding-failed"
+    STORING_FAILED = "storing-failed"  # the database refuses the document for what it holds
 
 
 class VersionMode(StrEnum):
@@ -82,6 +80,7 @@ class Rejection:
     reason: Reason
     detail: str
     document_id: str | None = None  # None when the record does not say which document it meant
+    version: Version | None = None  # None when the record does not say its number
 
 
 class _RejectedError(Exception):
@@ -94,13 +93,24 @@ class _RejectedError(Exception):
 def decode(record: Record, *, mode: VersionMode, epoch: int) -> Change | Rejection:
     """The change that a record stands for, or why it stands for none. Never raises, whatever the bytes."""
     document_id: str | None = None
+    event: dict[str, Any] = {}
     try:
         document_id = _key(record.key)
         event = {"op": Op.DELETE} if record.value is None else _parse(record.value)
         document_id = _document_id(event, document_id)
         return _change(record, document_id, event, mode, epoch)
     except _RejectedError as rejected:
-        return Rejection(reason=rejected.reason, detail=rejected.detail, document_id=document_id)
+        version = _version_of(record, event, mode, epoch)
+        return Rejection(reason=rejected.reason, detail=rejected.detail, document_id=document_id, version=version)
+
+
+def _version_of(record: Record, event: dict[str, Any], mode: VersionMode, epoch: int) -> Version | None:
+    """The version of a rejected record, as far as it can be read."""
+    try:
+        number = record.offset if mode is VersionMode.LOG else _version(event, record)
+    except _RejectedError:
+        return None
+    return Version(epoch, number, record.offset)
 
 
 def _change(record: Record, document_id: str, event: dict[str, Any], mode: VersionMode, epoch: int) -> Change:
@@ -174,8 +184,7 @@ def walk(value: Any) -> Iterator[tuple[int, str]]:
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}
-    return names.get(type(value), "number")
+    return {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}.get(type(value), "number")
 
 
 def _clean(name: str, text: str) -> str:
@@ -247,8 +256,7 @@ def _version(event: dict[str, Any], record: Record) -> int:
 def _header_version(record: Record) -> int:
     value = next((value for name, value in reversed(record.headers) if name == VERSION_HEADER), None)
     if value is None:
-        detail = f"a null value needs the header {VERSION_HEADER}, the collection takes versions from its source"
-        raise _RejectedError(Reason.MISSING_VERSION, detail)
+        raise _RejectedError(Reason.MISSING_VERSION, f"a null value needs the header {VERSION_HEADER} to say its version")
     if not _NATURAL.fullmatch(value) or int(value) > MAX_VERSION:
         raise _RejectedError(Reason.SCHEMA, f"the header {VERSION_HEADER} is no integer from 0 to {MAX_VERSION}")
     return int(value)
@@ -285,12 +293,8 @@ def _time(event: dict[str, Any]) -> datetime | None:
     literal = _string(event, "time")
     if literal is None:
         return None
-    detail = "time is no RFC 3339 date and time with an offset in the years 1 to 9999, such as 2026-11-23T10:00:00Z"
-    if not _RFC3339.fullmatch(literal):
+    moment = parse_time(literal)
+    if moment is None:
+        detail = "time is no RFC 3339 date and time with an offset in the years 1 to 9999, such as 2026-11-23T10:00:00Z"
         raise _RejectedError(Reason.SCHEMA, detail)
-    leap = literal[17:19] == "60"  # which datetime does not know: it is the second after it, as in Postgres
-    readable = f"{literal[:17]}59{literal[19:]}" if leap else literal
-    try:
-        return (datetime.fromisoformat(readable.upper()) + timedelta(seconds=leap)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise _RejectedError(Reason.SCHEMA, detail) from None
+    return moment

@@ -39,9 +39,14 @@ class DocumentState:
         return self.metadata.metadata
 
     @property
+    def parts(self) -> list[Change]:
+        """The events that this state keeps something of, each once."""
+        return list({part.place: part for part in (self.content, self.metadata) if part is not None}.values())
+
+    @property
     def winners(self) -> frozenset[Place]:
         """The places of the events that this state keeps something of."""
-        return frozenset(part.place for part in (self.content, self.metadata) if part is not None)
+        return frozenset(part.place for part in self.parts)
 
 
 def fold(state: DocumentState | None, change: Change) -> DocumentState:

@@ -99,7 +99,7 @@ def plan(reading: Reading, stored: Mapping[str, StoredVersions], chunk: Callable
         versions = stored.get(document_id)
         newer = fence(state, versions.content, versions.metadata) if versions else state
         kept = newer.winners if newer else frozenset()
-        settled += [(change, Outcome.STALE) for change in _parts(state) if change.place not in kept]
+        settled += [(change, Outcome.STALE) for change in state.parts if change.place not in kept]
         if newer is not None:
             documents.append(
                 DocumentPlan(document_id=document_id, state=newer, chunks=_chunks(newer.content, chunk)),
@@ -112,19 +112,13 @@ def outcomes(plan: BatchPlan, results: Mapping[str, DocumentResult]) -> list[tup
     settled = list(plan.settled)
     for document in plan.documents:
         result = results.get(document.document_id)
-        settled += [(change, _outcome(change, document.state, result)) for change in _parts(document.state)]
+        settled += [(change, _outcome(change, document.state, result)) for change in document.state.parts]
     return settled
 
 
 def next_offset(records: Sequence[Record]) -> int:
     """Where to go on after these records. Offsets have gaps, so it is the last one's successor, not a count."""
     return records[-1].offset + 1
-
-
-def _parts(state: DocumentState) -> list[Change]:
-    """The events of a state, each once."""
-    parts = [part for part in (state.content, state.metadata) if part is not None]
-    return list({part.place: part for part in parts}.values())
 
 
 def _chunks(content: Change | None, chunk: Callable[[Change], tuple[Chunk, ...]]) -> tuple[Chunk, ...] | None:

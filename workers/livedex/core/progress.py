@@ -11,6 +11,7 @@ class PartitionProgress:
     next_offset: int | None = None  # everything before it is applied; None: the database was not asked yet
     end_offset: int = 0  # the log's end as last heard of
     stalled_since: float | None = None  # nobody reads the partition since then
+    behind_since: float | None = None  # the log is known to have more than was read since then
     _waiting: deque[tuple[int, float]] = field(default_factory=deque)  # (last offset, oldest timestamp) of each batch
 
     def polled(self, first_offset: int, last_offset: int, oldest_timestamp: float) -> None:
@@ -35,15 +36,22 @@ class PartitionProgress:
         """Nobody reads the partition until the next claim."""
         self.stalled_since = self.stalled_since or now
 
+    def saw_end(self, end_offset: int, now: float) -> None:
+        """Somebody looked where the log ends."""
+        if self.next_offset is not None and self.lag(end_offset):
+            self.behind_since = self.behind_since or now
+        else:
+            self.behind_since = None
+
     def lag(self, end_offset: int) -> int:
         """Offsets between the log's end, as somebody else or the last fetch saw it, and the progress."""
         return max(0, max(end_offset, self.end_offset) - (self.next_offset or 0))
 
     def staleness(self, now: float, end_offset: int) -> float:
-        """Seconds since the oldest event that was read and is not applied; 0 when there is none. While nobody reads, events
-        that nobody has seen count from the moment when the reading ended. Any thread may ask.
+        """Seconds since the oldest event that was read and is not applied; 0 when there is none. Events that nobody read yet
+        count from the moment when the reading ended, or when they were seen to be there. Any thread may ask.
         """
         oldest = [timestamp for _, timestamp in tuple(self._waiting)]  # a copy in one step: the owner changes it meanwhile
-        if not oldest and self.stalled_since is not None and (self.next_offset is None or self.lag(end_offset)):
-            oldest = [self.stalled_since]
+        if not oldest and (self.next_offset is None or self.lag(end_offset)):
+            oldest = [since for since in (self.stalled_since, self.behind_since) if since is not None]
         return max(0.0, now - min(oldest, default=now))

@@ -5,24 +5,26 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TypeVar
 
 from fastapi import FastAPI
 
 from livedex import migrate
-from livedex.catalogue import Generation, open_checked
+from livedex.catalogue import Catalogue, Generation, open_checked
 from livedex.config import EmbedderName, Settings
-from livedex.database import open_pool
+from livedex.database import WRITER_SETTINGS, open_pool
 from livedex.encoders import Encoder
-from livedex.errors import ConfigError
 from livedex.http_server import HttpServer, health_routes, listen
+from livedex.index.claims import Claims
+from livedex.index.holdings import Holdings
+from livedex.index.partition import Hold
 from livedex.index.pipeline import Ownership, Pipeline
 from livedex.index.source import KafkaSource
 from livedex.index.stages import Stages
 from livedex.index.store import STAGING_CONNECTIONS, Store
 from livedex.index.watch import Followed, Watch
-from livedex.index.worker import Catalogue, IndexWorker
+from livedex.index.worker import IndexWorker
 from livedex.lifecycle import Health, Stop, until_available
 from livedex.observe import IndexMetrics, logger
 
@@ -44,7 +46,7 @@ class IndexApp:
         self.metrics = IndexMetrics()
         self.health = Health(self.metrics.dependency_up, "kafka", "postgres", "embedder")
         self._watch: Watch | None = None
-        self._followed: Followed | None = None
+        self._encoders: dict[int, Encoder] = {}  # by generation id
         self._worker: IndexWorker | None = None
         app = FastAPI(title="livedex index", openapi_url=None)
         app.include_router(health_routes(self.health, self.metrics.registry, before_scrape=self._measure_progress))
@@ -65,30 +67,38 @@ class IndexApp:
 
     def _run(self) -> None:
         self._wait(self._check_database)
-        store = Store(open_pool(self._settings.database_url, size=CONNECTIONS, name=self.name))
+        store = Store(open_pool(self._settings.database_url, size=CONNECTIONS, name=self.name, settings=WRITER_SETTINGS))
         followed = self._wait(store.catalogue)
         if followed is None:
             return
-        self._followed = followed
-        catalogue = self._catalogue(followed, {})
+        catalogue = self._catalogue(followed)
         self.health.up("embedder")
         self.metrics.serves(", ".join(sorted({g.identity.model for g in catalogue.generations.values()})))
         source = self._wait(lambda: KafkaSource(self._settings.kafka, self.name))
         if source is None:
             return
-        self._watch = Watch(self._settings.kafka, store, self.metrics, self.health, self.stop)
+        self._watch = Watch(
+            self._settings.kafka, store, self.metrics, self.health, self.stop,
+            followed=followed, open_catalogue=self._catalogue,
+        )  # fmt: skip
         ownership = Ownership()
-        stages = Stages(store, self.metrics, clock=time.time, stopped=lambda: self.stop.asked)
+        stages = Stages(
+            store, self.metrics, failures_in_a_row=self._settings.failures_in_a_row, clock=time.time,
+            stopped=lambda: self.stop.asked,
+        )  # fmt: skip
+        holdings = Holdings(
+            source=source, claims=Claims(source, store, self.name), ownership=ownership, metrics=self.metrics,
+            health=self.health, jitter=random.random,
+        )  # fmt: skip
         self._worker = IndexWorker(
             source=source,
-            store=store,
+            holdings=holdings,
             pipeline=Pipeline(stages, ownership, self.metrics),
             ownership=ownership,
             catalogue=catalogue,
             metrics=self.metrics,
             health=self.health,
             stop=self.stop,
-            name=self.name,
             between_steps=self._look_around,
         )
         self._watch.start()
@@ -102,30 +112,29 @@ class IndexApp:
         migrate.check_for_worker(self._settings.database_url)
         self.health.up("postgres")
 
-    def _catalogue(self, followed: Followed, opened: Mapping[int, Encoder]) -> Catalogue:
+    def _catalogue(self, followed: Followed) -> Catalogue:
         sources, generations = followed
         if not sources:
             _log.warning("index.no_source", remedy="run livedex apply")
-        encoders = {
-            generation.generation_id: opened.get(generation.generation_id)
+        self._encoders = {
+            generation.generation_id: self._encoders.get(generation.generation_id)
             or self._open_encoder(self._settings.embedder, generation)
             for generation in generations.values()
         }
-        return Catalogue(sources=sources, generations=generations, encoders=encoders)
+        return Catalogue(sources=sources, generations=generations, encoders=self._encoders)
 
     def _look_around(self, worker: IndexWorker) -> None:
-        """Take up what `livedex apply` changed, and tell the watch what this worker reads."""
-        assert self._watch is not None
-        self._watch.partitions = frozenset(worker.progress)
-        self._watch.joined = worker.joined
-        followed = self._watch.followed
-        if followed is None or followed == self._followed:
-            return
-        self._followed = followed
-        try:
-            worker.follow(self._catalogue(followed, worker.catalogue.encoders))
-        except ConfigError as error:
-            _log.error("index.change_refused", why=str(error))
+        """Take up what the watch saw, and tell it what this worker reads."""
+        watch = self._watch
+        assert watch is not None
+        watch.partitions, watch.joined = worker.holdings.partitions, worker.joined
+        while not watch.catalogues.empty():
+            worker.follow(watch.catalogues.get())
+        while not watch.went_back.empty():
+            partition = watch.went_back.get()
+            if partition in worker.holdings.partitions:
+                _log.warning("index.progress_went_back", topic=partition.topic, partition=partition.partition)
+                worker.holdings.reclaim_now(partition)
 
     def _measure_progress(self) -> None:
         """Set the gauges that depend on the time of the scrape."""
@@ -134,8 +143,12 @@ class IndexApp:
         now, ends = time.time(), self._watch.ends
         self.metrics.staleness.clear()
         self.metrics.offset_lag.clear()
-        for partition, progress in list(self._worker.progress.items()):
+        for partition, own in list(self._worker.holdings.partitions.items()):
             labels = (partition.topic, str(partition.partition))
             end = ends.get(partition, 0)
-            self.metrics.staleness.labels(*labels).set(progress.staleness(now, end))
-            self.metrics.offset_lag.labels(*labels).set(progress.lag(end))
+            self.metrics.staleness.labels(*labels).set(own.progress.staleness(now, end))
+            self.metrics.offset_lag.labels(*labels).set(own.progress.lag(end))
+        held = self._worker.held
+        for reason in Hold:
+            self.metrics.paused_partitions.labels(reason).set(held[reason])
+        self.metrics.inflight_bytes.set(self._worker.bytes_in_flight)

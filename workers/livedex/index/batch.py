@@ -1,6 +1,6 @@
 """What flows through the pipeline: a batch, the work that it becomes stage by stage, and how it ends."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,33 +8,30 @@ from numpy.typing import NDArray
 
 from livedex.catalogue import Generation
 from livedex.core.change import Change, Rejection
-from livedex.core.plan import BatchPlan, Outcome, next_offset
+from livedex.core.plan import BatchPlan, Outcome
 from livedex.core.record import Record
 from livedex.encoders import Encoder
-from livedex.index.store import Advance, Claim
+from livedex.errors import UnavailableError
+from livedex.index.applying import Advance, Claim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Records of one partition, in order, as one poll gave them."""
+    """Records of one partition, in order, as one poll gave them; none where the log only has markers and gaps."""
 
     claim: Claim
     generation: Generation
     encoder: Encoder
-    epoch: int  # of the source: the first part of every version
-    records: tuple[Record, ...]  # at least one
+    records: tuple[Record, ...]
     expected_offset: int  # the progress before this batch
+    next_offset: int  # the progress after this batch
     polled_at: float  # seconds since 1970
+    poisoned: Mapping[int, Rejection] = field(default_factory=dict)  # offsets that an earlier try found to be at fault
 
     @property
     def size(self) -> int:
         """Bytes of the records."""
         return sum(record.size for record in self.records)
-
-    @property
-    def next_offset(self) -> int:
-        """The progress after this batch."""
-        return next_offset(self.records)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +39,16 @@ class Work:
     """A batch on its way: each stage adds what it found out."""
 
     batch: Batch
-    poisoned: Mapping[int, Rejection] = field(default_factory=dict)  # offsets whose content cannot be embedded
+    poisoned: Mapping[int, Rejection]  # offsets whose content cannot be indexed
     plan: BatchPlan | None = None  # from the plan stage on
     keys: Mapping[bytes, int] = field(default_factory=dict)  # chunk keys of embedded chunks by digest
     vectors: Mapping[bytes, NDArray[np.float32]] = field(default_factory=dict)  # of chunks still to be staged
     embedded: frozenset[bytes] = frozenset()  # digests whose vectors were made for this batch
+
+    @classmethod
+    def of(cls, batch: Batch) -> "Work":
+        """The work that a batch is at first."""
+        return cls(batch=batch, poisoned=batch.poisoned)
 
     @property
     def planned(self) -> BatchPlan:
@@ -87,3 +89,35 @@ class Dropped:
 
 
 End = Applied | Dropped
+
+
+BATCH_BYTES = 2**18  # about a hundred chunks: what waits behind a batch waits for seconds, not for minutes
+
+
+def cut(records: tuple[Record, ...]) -> Iterator[tuple[Record, ...]]:
+    """Parts of about BATCH_BYTES, in order; a larger record is a part of its own."""
+    part: list[Record] = []
+    size = 0
+    for record in records:
+        if part and size + record.size > BATCH_BYTES:
+            yield tuple(part)
+            part, size = [], 0
+        part.append(record)
+        size += record.size
+    yield tuple(part)
+
+
+class UnsettledError(UnavailableError):
+    """The connection was lost while the batch was committed: `applied` is how it ended if the progress row says so."""
+
+    def __init__(self, cause: UnavailableError, applied: Applied) -> None:
+        super().__init__(cause.dependency, str(cause))
+        self.applied = applied
+
+
+class PoisonFoundError(Exception):
+    """These offsets make their batch fail: read it again without them."""
+
+    def __init__(self, rejections: Mapping[int, Rejection]) -> None:
+        super().__init__(f"{len(rejections)} records are at fault")
+        self.rejections = rejections

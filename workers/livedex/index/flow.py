@@ -28,6 +28,15 @@ class InFlight(Generic[P]):
         self._bytes[partition] -= size
         self._batches[partition] -= 1
 
+    def of(self, partition: P) -> int:
+        """How many batches of the partition are in flight."""
+        return self._batches[partition]
+
+    @property
+    def bytes(self) -> int:
+        """Everything in flight."""
+        return self._bytes.total()
+
     @property
     def empty(self) -> bool:
         """Whether nothing is in flight."""

@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from livedex.index.applying import Claim
 from livedex.index.batch import Applied, Batch, Dropped, End, Work
+from livedex.index.fair import FairQueue
 from livedex.index.stages import Stages
-from livedex.index.store import Claim
 from livedex.observe import IndexMetrics
 
 BATCHES_BETWEEN_STAGES = 2  # one in work, one ready: more would only hold memory
@@ -58,13 +59,13 @@ class Pipeline:
         self._ownership = ownership
         self._metrics = metrics
         self._ended: queue.SimpleQueue[End] = queue.SimpleQueue()
-        self._entry: queue.Queue[Any] = queue.Queue()  # bounded by the bytes that the worker lets in flight
+        self._entry: FairQueue[Work] = FairQueue()  # bounded by the bytes that the worker lets in flight
         embedding, staging, applying = (queue.Queue[Any](BATCHES_BETWEEN_STAGES) for _ in range(3))
         self._threads = [
-            self._stage("plan", stages.plan, self._entry, embedding.put),
-            self._stage("embed", stages.embed, embedding, staging.put),
-            self._stage("stage", stages.stage, staging, applying.put),
-            self._stage("apply", stages.apply, applying, self._ended.put),
+            self._stage("plan", stages.plan, self._entry.get, embedding.put),
+            self._stage("embed", stages.embed, embedding.get, staging.put),
+            self._stage("stage", stages.stage, staging.get, applying.put),
+            self._stage("apply", stages.apply, applying.get, self._ended.put),
         ]
 
     def start(self) -> None:
@@ -74,7 +75,7 @@ class Pipeline:
 
     def submit(self, batch: Batch) -> None:
         """Hand a batch in; returns at once."""
-        self._entry.put(Work(batch=batch))
+        self._entry.put((batch.claim.topic, batch.claim.partition), Work.of(batch))
 
     def ended(self) -> list[End]:
         """How batches ended since the last call."""
@@ -84,11 +85,11 @@ class Pipeline:
         return ends
 
     def _stage(
-        self, name: str, step: Callable[[Work], Any], inbox: "queue.Queue[Work]", forward: Callable[[Any], None]
+        self, name: str, step: Callable[[Work], Any], take: Callable[[], Work], forward: Callable[[Any], None]
     ) -> threading.Thread:
         def run() -> None:
             while True:
-                work = inbox.get()
+                work = take()
                 done = self._guarded(name, step, work)
                 (self._ended.put if isinstance(done, Applied | Dropped) else forward)(done)
 

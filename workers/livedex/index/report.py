@@ -1,9 +1,16 @@
-"""Turns the end of a batch into metrics and one log line."""
+"""Turns the end of a batch, or its failure, into metrics and one log line."""
 
+import traceback
 from datetime import datetime
+from pathlib import Path
+
+from kafka import TopicPartition
 
 from livedex.core.plan import Outcome
-from livedex.index.batch import Applied
+from livedex.encoders.port import EncodingStopped
+from livedex.errors import ConflictError, SystemicError, UnavailableError
+from livedex.index.batch import Applied, PoisonFoundError
+from livedex.index.refusals import FencedError
 from livedex.observe import IndexMetrics, logger
 
 _log = logger("index")
@@ -24,6 +31,29 @@ def applied(metrics: IndexMetrics, end: Applied) -> None:
         _log.warning("index.dead_letter", place=str(record.place), reason=rejection.reason)
     _log.debug("index.applied", topic=end.batch.claim.topic, partition=end.batch.claim.partition,
                next_offset=end.batch.next_offset, events=len(end.outcomes))  # fmt: skip
+
+
+def failed(metrics: IndexMetrics, partition: TopicPartition, error: Exception) -> None:
+    """Say why a batch was dropped, or a claim failed."""
+    place = {"topic": partition.topic, "partition": partition.partition}
+    if isinstance(error, FencedError):
+        metrics.fenced.inc()
+        _log.warning("index.fenced", **place, why=str(error))
+    elif isinstance(error, UnavailableError | SystemicError):
+        metrics.retries.labels(error.dependency).inc()
+        _log.debug("index.dropped", **place, why=str(error))  # the change of health is the loud line
+    elif isinstance(error, ConflictError):
+        metrics.retries.labels("postgres").inc()
+        _log.debug("index.dropped", **place, why=str(error))
+    elif isinstance(error, EncodingStopped | PoisonFoundError):
+        _log.debug("index.dropped", **place, why=str(error))
+    else:  # a defect, or a database that contradicts the code: never skipped, always said
+        _log.error("index.failed", **place, error=type(error).__name__, where=_where(error))
+
+
+def _where(error: Exception) -> list[str]:
+    """The places in the code that an error came through, without its message: that may quote a document."""
+    return [f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
 
 
 def _seconds_since(moment: datetime, now: float) -> float:

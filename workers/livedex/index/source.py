@@ -9,14 +9,24 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.admin import KafkaAdminClient
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import FencedInstanceIdError, KafkaError, LogTruncationError, OffsetOutOfRangeError
+from kafka.errors import (
+    CorruptRecordError,
+    FencedInstanceIdError,
+    KafkaError,
+    LogTruncationError,
+    OffsetOutOfRangeError,
+    UnsupportedCodecError,
+)
 
 from livedex.config import GROUP, KafkaSettings
+from livedex.core.continuity import Topic
 from livedex.core.record import Record
 from livedex.errors import ConfigError
-from livedex.kafka import open_client, translated
+from livedex.index.unreadable import unreadable
+from livedex.kafka import open_admin, open_client, topic_of, translated
 
 # A position that no log has. A partition that is read without its stored position makes poll() raise
 # OffsetOutOfRangeError, instead of silently reading the wrong records.
@@ -25,6 +35,7 @@ UNCLAIMED = 2**63 - 1
 SETTINGS = {
     "enable_auto_commit": False,  # poll() moves the position before the work is done
     "auto_offset_reset": "none",  # a lost position is an error, never a silent skip
+    "isolation_level": "read_committed",  # what a transaction took back never happened
     "partition_assignment_strategy": [CooperativeStickyAssignor],
     "heartbeat_interval_ms": 500,  # a member learns of a rebalance at its next heartbeat
     "session_timeout_ms": 10_000,  # a killed member's partitions move after this long
@@ -57,6 +68,8 @@ class KafkaSource(ConsumerRebalanceListener):
     """A member of the consumer group. All methods but the listener's belong to one thread."""
 
     def __init__(self, settings: KafkaSettings, client_id: str) -> None:
+        self._settings = settings
+        self._admin: KafkaAdminClient | None = None
         self._consumer = open_client(KafkaConsumer, settings, client_id, group_id=GROUP, **SETTINGS)
         self._reading: set[TopicPartition] = set()
         self._events: deque[tuple[bool, frozenset[TopicPartition]]] = deque()  # (gained?, partitions), as they happened
@@ -83,7 +96,9 @@ class KafkaSource(ConsumerRebalanceListener):
             self._consumer.subscribe(list(topics), listener=self)
 
     def poll(self, timeout: float) -> Polled:
-        """Wait up to `timeout` seconds for records. LostPositionError when a position is not in its log."""
+        """Wait up to `timeout` seconds for records. LostPositionError when a position is not in its log, UnreadableError when
+        the records at it cannot be taken apart; neither may be polled on without `release`.
+        """
         self._free_parked()
         with translated():
             try:
@@ -92,6 +107,8 @@ class KafkaSource(ConsumerRebalanceListener):
                 raise LostPositionError(error.args[0], "the log has no such offset") from error
             except LogTruncationError as error:
                 raise LostPositionError(error.divergent_offsets, "the log was cut off before it") from error
+            except (CorruptRecordError, UnsupportedCodecError) as error:
+                raise unreadable(self._consumer, error) from error
         gained, lost = self._ownership_changes()
         records = {tp: tuple(map(_record, batch)) for tp, batch in batches.items() if tp in self._reading}
         return Polled(gained=gained, lost=lost, records=records)
@@ -116,10 +133,25 @@ class KafkaSource(ConsumerRebalanceListener):
         present = self._consumer.assignment()
         return tuple(tp for tp in gained if tp in present), tuple(lost)
 
+    def topic(self, name: str) -> Topic | None:
+        """The topic as it is now; None when there is none."""
+        with translated():
+            self._admin = self._admin or open_admin(self._settings, "livedex-claims")
+            return topic_of(self._admin, name)
+
     def start_of(self, partition: TopicPartition) -> int:
         """The first offset that the log still has."""
         with translated():
             return int(self._consumer.beginning_offsets([partition], timeout_ms=ASK_TIMEOUT_MS)[partition])
+
+    def last_of(self, partition: TopicPartition) -> int:
+        """The end of the log, asked now: the offset that the next record will have, or the first of an open transaction."""
+        with translated():
+            return int(self._consumer.end_offsets([partition], timeout_ms=ASK_TIMEOUT_MS)[partition])
+
+    def position(self, partition: TopicPartition) -> int | None:
+        """Up to where a claimed partition was read, gaps and markers of transactions included."""
+        return int(self._consumer.position(partition)) if partition in self._reading and self.holds(partition) else None
 
     def begin(self, partition: TopicPartition, offset: int) -> None:
         """Read a claimed partition from here on."""
@@ -170,6 +202,8 @@ class KafkaSource(ConsumerRebalanceListener):
 
     def close(self) -> None:
         """Leave the group."""
+        if self._admin is not None:
+            self._admin.close()
         self._consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_MS)
 
 

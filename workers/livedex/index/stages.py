@@ -3,9 +3,7 @@
 A stage returns the work with more known about it, or raises: the pipeline then drops the batch.
 """
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,15 +11,19 @@ from numpy.typing import NDArray
 
 from livedex.core.change import Change, Reason, Rejection
 from livedex.core.chunking import Chunk, chunk
-from livedex.core.plan import DocumentPlan, outcomes, plan, read
+from livedex.core.isolate import Streak, isolate
+from livedex.core.plan import DocumentPlan, DocumentResult, outcomes, plan, read
 from livedex.encoders.port import EncodingStopped
-from livedex.errors import UnavailableError
-from livedex.index.batch import Applied, Batch, Work
+from livedex.errors import ConfigError, SystemicError, UnavailableError
+from livedex.index.batch import Applied, Batch, PoisonFoundError, UnsettledError, Work
+from livedex.index.recent import RecentVectors
+from livedex.index.refusals import RefusedError, UnknownCommitError
 from livedex.index.store import Store
 from livedex.observe import IndexMetrics
 
 RECENT_VECTORS = 8192  # vectors kept in memory, 12 MB at 384 dimensions: enough for all batches in flight
 DETAIL_CHARACTERS = 300  # of an encoder's message in a dead letter
+NOT_THE_TEXT = (UnavailableError, EncodingStopped, SystemicError, ConfigError)  # what an encoder raises whatever the text is
 
 
 class _UnreadableError(Exception):
@@ -35,23 +37,29 @@ class _UnreadableError(Exception):
 class Stages:
     """The four steps, over a store and a clock."""
 
-    def __init__(self, store: Store, metrics: IndexMetrics, *, clock: Callable[[], float], stopped: Callable[[], bool]) -> None:
+    def __init__(
+        self, store: Store, metrics: IndexMetrics, *, failures_in_a_row: int, clock: Callable[[], float],
+        stopped: Callable[[], bool],
+    ) -> None:  # fmt: skip
         self._store = store
         self._metrics = metrics
         self._clock = clock
         self._stopped = stopped
         self._recent = RecentVectors(RECENT_VECTORS)
+        self._failures_in_a_row = failures_in_a_row
+        self._unembedded = Streak(failures_in_a_row)
+        self._unstored = Streak(failures_in_a_row)
 
     def plan(self, work: Work) -> Work:
         """Decode, fold, drop what is stale, chunk, and look up which chunks are embedded already."""
         batch, poisoned = work.batch, dict(work.poisoned)
         while True:
-            reading = read(batch.records, mode=batch.generation.version_mode, epoch=batch.epoch, poisoned=poisoned)
+            reading = read(batch.records, mode=batch.generation.version_mode, epoch=batch.claim.epoch, poisoned=poisoned)
             stored = self._store.stored_versions(batch.generation, sorted({c.document_id for c in reading.changes}))
             try:
                 planned = plan(reading, stored, lambda change: _chunk(change, batch))
             except _UnreadableError as error:
-                poisoned[error.change.place.offset] = _rejection(error.change, error)
+                poisoned[error.change.place.offset] = self._at_fault(self._unembedded, error.change, error)
                 continue
             keys = self._store.known_chunks(batch.generation, planned.chunks)
             return replace(work, poisoned=poisoned, plan=planned, keys=keys)
@@ -79,12 +87,31 @@ class Stages:
         new = [chunks[digest] for digest in work.vectors]
         if not new:
             return work
-        staged = self._store.stage(work.batch.generation, new, work.vectors)
+        try:
+            staged = self._store.stage(work.batch.generation, new, work.vectors)
+        except RefusedError as error:
+
+            def rehearse(documents: Sequence[DocumentPlan]) -> None:
+                own = {c.digest: c for document in documents for c in document.chunks or () if c.digest in work.vectors}
+                self._store.stage(work.batch.generation, list(own.values()), work.vectors)
+
+            raise self._poison(work, rehearse) or error from error
         return replace(work, keys={**work.keys, **staged}, vectors={})
 
     def apply(self, work: Work) -> Applied:
         """Make the batch searchable."""
-        results = self._store.apply(work.batch.generation, work.advance, work.planned, work.keys)
+        generation, claim = work.batch.generation, work.batch.claim
+        try:
+            results = self._store.apply(generation, work.advance, work.planned, work.keys)
+            self._unstored.passed()
+        except UnknownCommitError as error:
+            raise UnsettledError(error, self._applied(work, error.results)) from error
+        except RefusedError as error:
+            poison = self._poison(work, lambda some: self._store.rehearse(generation, claim, some, work.keys))
+            raise poison or error from error
+        return self._applied(work, results)
+
+    def _applied(self, work: Work, results: Mapping[str, DocumentResult]) -> Applied:
         return Applied(
             batch=work.batch,
             outcomes=outcomes(work.planned, results),
@@ -96,67 +123,75 @@ class Stages:
         )
 
     def _encode(self, work: Work, todo: Mapping[bytes, Chunk]) -> tuple[dict[bytes, NDArray[np.float32]], dict[int, Rejection]]:
-        """(vectors by digest, rejections by offset): all at once, and document by document when that fails."""
-        if not todo:
-            return {}, {}
-        try:
-            return self._encode_chunks(work.batch, todo), {}
-        except (UnavailableError, EncodingStopped):
-            raise
-        except Exception:  # noqa: BLE001 - whatever the model makes of a text; found out document by document
-            return self._encode_apart(work, todo)
-
-    def _encode_apart(
-        self, work: Work, todo: Mapping[bytes, Chunk]
-    ) -> tuple[dict[bytes, NDArray[np.float32]], dict[int, Rejection]]:
+        """(vectors by digest, rejections by offset): all at once, and in ever smaller parts when that fails."""
         vectors: dict[bytes, NDArray[np.float32]] = {}
-        failed: dict[int, Rejection] = {}
-        for document in work.planned.documents:
-            own = {c.digest: c for c in document.chunks or () if c.digest in todo and c.digest not in vectors}
+
+        def failure(documents: Sequence[DocumentPlan]) -> Exception | None:
+            own = {c.digest: c for d in documents for c in d.chunks or () if c.digest in todo and c.digest not in vectors}
             try:
-                vectors |= self._encode_chunks(work.batch, own) if own else {}
-            except (UnavailableError, EncodingStopped):
+                vectors.update(self._encode_chunks(work.batch, own) if own else {})
+            except NOT_THE_TEXT:
                 raise
-            except Exception as error:  # noqa: BLE001 - see above
-                content = _content(document)
-                failed[content.place.offset] = _rejection(content, error)
+            except Exception as error:  # noqa: BLE001 - whatever the model makes of a text
+                return error
+            if own:
+                self._unembedded.passed()
+            return None
+
+        asking = [document for document in work.planned.documents if any(c.digest in todo for c in document.chunks or ())]
+        contents = ((_content(document), error) for document, error in isolate(asking, failure))
+        failed = {content.place.offset: self._at_fault(self._unembedded, content, error) for content, error in contents}
         return vectors, failed
+
+    def _poison(self, work: Work, rehearse: Callable[[Sequence[DocumentPlan]], object]) -> PoisonFoundError | None:
+        """The documents that the database refuses, found by trying parts; None when it refuses none of them alone."""
+
+        def failure(documents: Sequence[DocumentPlan]) -> RefusedError | None:
+            try:
+                rehearse(documents)
+            except RefusedError as error:
+                return error
+            self._unstored.passed()
+            return None
+
+        refused = {
+            change.place.offset: self._at_fault(self._unstored, change, error)
+            for document, error in isolate(work.planned.documents, failure)
+            for change in document.state.parts
+        }
+        return PoisonFoundError(refused) if refused else None
+
+    def _at_fault(self, streak: Streak, change: Change, error: Exception) -> Rejection:
+        """Why a change cannot be indexed; SystemicError when so many cannot that they are not at fault."""
+        detail = f"{type(error).__name__}: {error}"[:DETAIL_CHARACTERS].replace("\0", "")
+        storing = streak is self._unstored
+        if streak.failed(change.place):
+            raise SystemicError(
+                "postgres" if storing else "embedder",
+                f"{'the database' if storing else 'the encoder'} failed on {self._failures_in_a_row} records in a row, at last "
+                f"with {type(error).__name__}: nothing is skipped, and it goes on by itself once that is mended. If really the "
+                "records are at fault, set LIVEDEX_FAILURES_IN_A_ROW higher to make them dead letters",
+            ) from error
+        return Rejection(
+            reason=Reason.STORING_FAILED if storing else Reason.EMBEDDING_FAILED,
+            detail=detail,
+            document_id=change.document_id,
+            version=change.version,
+        )
 
     def _encode_chunks(self, batch: Batch, chunks: Mapping[bytes, Chunk]) -> dict[bytes, NDArray[np.float32]]:
         texts = [found.embedded_text for found in chunks.values()]
         vectors = batch.encoder.encode_documents(texts, stopped=self._stopped)
+        wanted = (len(texts), batch.generation.identity.dimension)
+        if vectors.shape != wanted:
+            raise SystemicError("embedder", f"the encoder gave vectors of shape {vectors.shape}, {wanted} was expected")
         sound = np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
-        if vectors.shape != (len(texts), batch.generation.identity.dimension) or not sound.all():
-            raise ValueError(f"the encoder gave {np.count_nonzero(~sound)} vectors without a direction, shape {vectors.shape}")
+        if not sound.all():
+            raise ValueError(f"the encoder gave {np.count_nonzero(~sound)} of {len(texts)} vectors without a direction")
         made = dict(zip(chunks, vectors, strict=True))
         self._recent.put(batch.generation.generation_id, made)
         self._metrics.chunks.labels(batch.generation.collection, "embedded").inc(len(made))
         return made
-
-
-class RecentVectors:
-    """The vectors made last. A batch that is read again after a failure, or that shares chunks with one still in flight, finds
-    here what the database does not show yet.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._vectors: OrderedDict[tuple[int, bytes], NDArray[np.float32]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, generation_id: int, digests: Mapping[bytes, object]) -> dict[bytes, NDArray[np.float32]]:
-        """Those of the digests' vectors that are kept."""
-        with self._lock:
-            found = {digest: self._vectors.get((generation_id, digest)) for digest in digests}
-        return {digest: vector for digest, vector in found.items() if vector is not None}
-
-    def put(self, generation_id: int, vectors: Mapping[bytes, NDArray[np.float32]]) -> None:
-        """Keep these, and forget the oldest above the size."""
-        with self._lock:
-            for digest, vector in vectors.items():
-                self._vectors[generation_id, digest] = vector
-            while len(self._vectors) > self._size:
-                self._vectors.popitem(last=False)
 
 
 def _chunk(change: Change, batch: Batch) -> tuple[Chunk, ...]:
@@ -169,7 +204,7 @@ def _chunk(change: Change, batch: Batch) -> tuple[Chunk, ...]:
             count_tokens=batch.encoder.count_tokens,
             max_tokens=batch.generation.identity.max_tokens,
         )
-    except UnavailableError:
+    except NOT_THE_TEXT:
         raise
     except Exception as error:
         raise _UnreadableError(change, error) from error
@@ -178,8 +213,3 @@ def _chunk(change: Change, batch: Batch) -> tuple[Chunk, ...]:
 def _content(document: DocumentPlan) -> Change:
     assert document.state.content is not None  # only content has chunks
     return document.state.content
-
-
-def _rejection(change: Change, error: Exception) -> Rejection:
-    detail = f"{type(error).__name__}: {error}"[:DETAIL_CHARACTERS]
-    return Rejection(reason=Reason.EMBEDDING_FAILED, detail=detail.replace("\0", ""), document_id=change.document_id)

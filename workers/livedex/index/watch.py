@@ -1,26 +1,31 @@
-"""Looks around while the worker works, in a thread of its own: do Kafka and Postgres answer, how far is the log's end, how many
-dead letters are open, has `livedex apply` changed what to follow.
+"""Looks around while the worker works, in a thread of its own: do Kafka and Postgres answer, how far is the log's end, is it
+still the same, did the database go back, how many dead letters are open, has `livedex apply` changed what to follow.
 """
 
 import threading
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Mapping
+from queue import SimpleQueue
 
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient, OffsetSpec
 from kafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from livedex import memory
-from livedex.catalogue import Generation, Source
+from livedex.catalogue import Catalogue, Generation, Source
 from livedex.config import KafkaSettings
 from livedex.core.change import Reason
-from livedex.errors import UnavailableError
+from livedex.core.continuity import broken_topic
+from livedex.errors import ConfigError, UnavailableError
+from livedex.index.partition import Partition
 from livedex.index.store import Store
-from livedex.kafka import describe, open_admin
+from livedex.kafka import describe, open_admin, topics_of
 from livedex.lifecycle import Health, Stop
 from livedex.observe import IndexMetrics, logger
 
 EVERY = 1.0  # seconds
 LOOKS_PER_TRIM = 10  # between two times that freed memory is given back to the system
+LOOKS_PER_REFUSAL = 10  # between two times that a model is loaded which was refused
 _log = logger("watch")
 Followed = tuple[dict[str, Source], dict[int, Generation]]
 
@@ -28,19 +33,26 @@ Followed = tuple[dict[str, Source], dict[int, Generation]]
 class Watch:
     """What was last seen. Readers take whole values; nothing here is changed in place."""
 
-    def __init__(self, kafka: KafkaSettings, store: Store, metrics: IndexMetrics, health: Health, stop: Stop) -> None:
+    def __init__(
+        self, kafka: KafkaSettings, store: Store, metrics: IndexMetrics, health: Health, stop: Stop, *,
+        followed: Followed, open_catalogue: Callable[[Followed], Catalogue],
+    ) -> None:  # fmt: skip
         self._kafka = kafka
         self._store = store
         self._metrics = metrics
         self._health = health
         self._stop = stop
+        self._followed = followed
+        self._open_catalogue = open_catalogue
         self._admin: KafkaAdminClient | None = None
         self._looks = 0
+        self._next_opening = 0
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
-        self.partitions: frozenset[TopicPartition] = frozenset()  # to ask about; set by the worker
+        self.partitions: Mapping[TopicPartition, Partition] = {}  # of this worker; set by it
         self.joined = False  # set by the worker: before it, an answer of Kafka is not readiness
         self.ends: Mapping[TopicPartition, int] = {}  # the log's end offsets
-        self.followed: Followed | None = None
+        self.catalogues: SimpleQueue[Catalogue] = SimpleQueue()  # what to follow from now on, each time that changed
+        self.went_back: SimpleQueue[TopicPartition] = SimpleQueue()  # the database forgot progress that was committed
 
     def start(self) -> None:
         """Begin to look."""
@@ -48,13 +60,13 @@ class Watch:
 
     def _run(self) -> None:
         while not self._stop.asked:
-            try:
-                self._look_at_postgres()
-                self._look_at_kafka(self.partitions)
-            except UnavailableError as error:
-                self._health.down(error.dependency, error)
-            except Exception as error:  # noqa: BLE001 - looking must not end because one look failed
-                _log.error("watch.failed", error=type(error).__name__)
+            for look in (self._look_at_postgres, self._look_at_kafka):
+                try:
+                    look()
+                except UnavailableError as error:
+                    self._health.down(error.dependency, error)
+                except Exception as error:  # noqa: BLE001 - looking must not end because one look failed
+                    _log.error("watch.failed", look=look.__name__, error=type(error).__name__)
             self._looks += 1
             if self._looks % LOOKS_PER_TRIM == 0:
                 memory.trim()
@@ -62,23 +74,67 @@ class Watch:
 
     def _look_at_postgres(self) -> None:
         letters = self._store.open_dead_letters()
-        self.followed = self._store.catalogue()
         self._health.up("postgres")
         for reason in Reason:
             self._metrics.dead_letters_open.labels(reason).set(letters.get(reason, 0))
+        self._look_at_progress()
+        followed = self._store.catalogue()
+        for source in followed[0].values():
+            if source.state == "rebuilding":
+                self._store.finish_rebuild(source.topic)
+        if followed != self._followed and self._looks >= self._next_opening:
+            self._take_up(followed)
 
-    def _look_at_kafka(self, partitions: Iterable[TopicPartition]) -> None:
-        wanted = dict.fromkeys(partitions, OffsetSpec.LATEST)
+    def _look_at_progress(self) -> None:
+        """After a failover the database may lack commits that it had acknowledged: those partitions are read again."""
+        partitions = list(self.partitions.items())
+        remembered = {tp: own.progress.next_offset for tp, own in partitions if own.reading}
+        stored = self._store.progress()  # asked afterwards, so it may be ahead of what is remembered, never behind
+        for partition, offset in remembered.items():
+            if offset is not None and stored.get((partition.topic, partition.partition), 0) < offset:
+                self.went_back.put(partition)
+        for partition, own in partitions:
+            if own.progress.next_offset is None:  # not claimed yet, or its source is stopped: lag counts from what is stored
+                own.progress.next_offset = stored.get((partition.topic, partition.partition))
+
+    def _take_up(self, followed: Followed) -> None:
+        """Open the models of what changed, in this thread: it takes seconds, and the consumer has to go on."""
+        try:
+            self.catalogues.put(self._open_catalogue(followed))
+        except ConfigError as error:
+            self._next_opening = self._looks + LOOKS_PER_REFUSAL
+            self._health.fails("catalogue", error)
+            return
+        self._followed = followed
+        self._health.works("catalogue")
+
+    def _look_at_kafka(self) -> None:
         self._admin = self._admin or open_admin(self._kafka, "livedex-watch")
         try:
-            if wanted:
-                found = self._admin.list_partition_offsets(wanted, timeout_ms=2_000)
-                self.ends = {partition: place.offset for partition, place in found.items()}
-            else:
-                self._admin.list_topics()
+            self._look_at_topics(self._admin)
+            wanted = dict.fromkeys(list(self.partitions), OffsetSpec.LATEST)
+            found = self._admin.list_partition_offsets(wanted, timeout_ms=2_000) if wanted else {}
         except UnknownTopicOrPartitionError:
-            _log.warning("watch.topic_missing", topics=sorted({partition.topic for partition in wanted}))
+            _log.warning("watch.topic_missing", topics=sorted({partition.topic for partition in self.partitions}))
         except KafkaError as error:
             raise UnavailableError("kafka", f"kafka does not answer: {describe(error)}") from error
+        else:
+            self._note_ends({partition: place.offset for partition, place in found.items()})
         if self.joined:
             self._health.up("kafka")
+
+    def _note_ends(self, ends: Mapping[TopicPartition, int]) -> None:
+        self.ends = ends
+        now = time.time()
+        for partition, own in list(self.partitions.items()):
+            own.progress.saw_end(ends.get(partition, 0), now)
+
+    def _look_at_topics(self, admin: KafkaAdminClient) -> None:
+        """Stop the sources whose topic is not what it was: the client may read on without noticing."""
+        sources, generations = self._followed
+        found = topics_of(admin, sources) if sources else {}
+        for topic, source in sources.items():
+            known = source.known(generations[source.collection_id].version_mode)
+            why = broken_topic(known, found.get(topic)) if source.state != "stopped" else None
+            if why is not None:
+                self._store.stop_source(topic, why)

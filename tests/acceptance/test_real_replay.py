@@ -12,6 +12,7 @@ from support.fold import fold
 from support.index import assert_is_fold
 from support.kafka import Log
 from support.streams import rust_book
+from support.waiting import until
 from support.workers import Workers
 
 pytestmark = [pytest.mark.accept, pytest.mark.model]
@@ -33,7 +34,7 @@ def test_the_whole_stream_with_the_real_model_is_the_fold(workers: Workers, log:
     workers.caught_up(topic, Counter(record.partition for record in records), timeout=2400)
     with workers.connect() as connection:
         assert_is_fold(connection, fold(records, numbered_by="log"))
-    assert worker.metrics().value("livedex_events_total") == len(records)
+    until(lambda: worker.metrics().value("livedex_events_total") == len(records), what="every event to be counted")
     assert worker.stop() == 0
 
     encoder = open_encoder("torch", ModelSpec(model=DEFAULT_MODEL))

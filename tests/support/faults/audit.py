@@ -19,7 +19,8 @@ create table audit.document (
 create table audit.progress (
   seq bigint primary key default nextval('audit.seq'), at timestamptz not null default clock_timestamp(),
   txid bigint not null default txid_current(), topic text not null, partition int not null,
-  next_offset bigint not null, owner_epoch bigint not null, owner text not null);
+  next_offset bigint not null, owner_epoch bigint not null, owner text not null,
+  writer text not null default current_setting('application_name'));
 create function audit.note_document() returns trigger language plpgsql security definer as $$
 begin
   insert into audit.document (op, document_id, content_version, metadata_version, deleted, title, metadata)
@@ -65,6 +66,7 @@ class ProgressChange:
     next_offset: int
     owner_epoch: int
     owner: str
+    writer: str  # who sent the statement: workers name their connections
 
 
 def install(url: str) -> None:
@@ -88,7 +90,7 @@ def documents(connection: Connection) -> list[DocumentChange]:
 def progress(connection: Connection) -> list[ProgressChange]:
     """Every claim and every step, in order."""
     rows = connection.execute(
-        "select seq, at, txid, topic, partition, next_offset, owner_epoch, owner from audit.progress order by seq"
+        "select seq, at, txid, topic, partition, next_offset, owner_epoch, owner, writer from audit.progress order by seq"
     )
     return [ProgressChange(*row) for row in rows]
 

@@ -46,6 +46,10 @@ class Load:
             thread.start()
         return self
 
+    def give_up(self) -> None:
+        """Send no more; does not wait."""
+        self._stop.set()
+
     def stop(self) -> None:
         """Send no more, and wait until what was sent is acknowledged."""
         self._stop.set()

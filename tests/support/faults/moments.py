@@ -52,13 +52,14 @@ def _after(owner: Any, name: str, moment: _Moment, *, when: Callable[..., bool] 
     setattr(owner, name, wrapped)
 
 
-def _before(owner: Any, name: str, moment: _Moment) -> None:
+def _before(owner: Any, name: str, moment: _Moment, *, when: Callable[..., bool] = lambda *_: True) -> None:
     """Reach the moment each time that a function is called."""
     old = getattr(owner, name)
 
     @functools.wraps(old)
     def wrapped(*arguments: Any, **named: Any) -> Any:
-        moment.pass_by()
+        if when(*arguments):
+            moment.pass_by()
         return old(*arguments, **named)
 
     setattr(owner, name, wrapped)
@@ -77,11 +78,25 @@ def _embedded(moment: _Moment) -> None:
     _after(Stages, "embed", moment, when=lambda work, *_: bool(work.vectors))
 
 
+def _staging(moment: _Moment) -> None:
+    """Chunks and vectors are inserted, and the transaction that did it is open."""
+    from livedex.index import store
+
+    _after(store, "query", moment, when=lambda _statement, _file, name: name == "staged_keys")
+
+
 def _staged(moment: _Moment) -> None:
     """Chunks and vectors of a batch are written, and nobody sees them."""
     from livedex.index.stages import Stages
 
     _after(Stages, "stage", moment)
+
+
+def _applying(moment: _Moment) -> None:
+    """The worker still thinks that it owns the partition, and is about to ask the database."""
+    from livedex.index.store import Store
+
+    _before(Store, "apply", moment)
 
 
 def _locked(moment: _Moment) -> None:
@@ -99,10 +114,10 @@ def _applied(moment: _Moment) -> None:
 
 
 def _assigned(moment: _Moment) -> None:
-    """The group has given partitions, the listener has not paused or moved them."""
+    """The group has given partitions, the listener has not paused or moved them. An assignment of nothing does not count."""
     from livedex.index.source import KafkaSource
 
-    _before(KafkaSource, "on_partitions_assigned", moment)
+    _before(KafkaSource, "on_partitions_assigned", moment, when=lambda _self, assigned: bool(assigned))
 
 
 def _claimed(moment: _Moment) -> None:
@@ -115,7 +130,9 @@ def _claimed(moment: _Moment) -> None:
 POINTS: dict[str, Callable[[_Moment], None]] = {
     "planned": _planned,
     "embedded": _embedded,
+    "staging": _staging,
     "staged": _staged,
+    "applying": _applying,
     "locked": _locked,
     "applied": _applied,
     "assigned": _assigned,

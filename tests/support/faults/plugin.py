@@ -17,6 +17,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--faults", choices=("choice", "all", "none"), default=None,
                     help="fault scenarios to run: a choice that depends on the seed (default), all, or none; "
                          "scenarios that are named as test ids always run")  # fmt: skip
+    group.addoption("--faults-without", action="append", default=[],
+                    help="take a protection away from the workers of all scenarios: they must then fail")  # fmt: skip
     group.addoption("--faults-seed", type=int, default=None, help="repeat the choice and the load of an earlier run")
 
 

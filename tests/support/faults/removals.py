@@ -119,6 +119,18 @@ def retry() -> None:
     _patch(worker.IndexWorker, "_reclaim", give_up)
 
 
+def polling() -> None:
+    """The loop waits for a batch to be done before it polls again."""
+    from livedex.index import worker
+
+    def balance(self: Any) -> None:
+        while not (self._in_flight.empty or self._stop.wait(0.01)):
+            self._answer()
+        kept(self)
+
+    kept = _patch(worker.IndexWorker, "_balance", balance)
+
+
 REMOVALS: dict[str, Callable[[], None]] = {
     "version-fence": version_fence,
     "progress-cas": progress_cas,
@@ -128,4 +140,5 @@ REMOVALS: dict[str, Callable[[], None]] = {
     "model-check": model_check,
     "bisection": bisection,
     "retry": retry,
+    "polling": polling,
 }

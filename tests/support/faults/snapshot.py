@@ -24,7 +24,7 @@ class Snapshot:
     faults: list[str] = field(default_factory=list)  # what contradicts itself, whatever the log says
     dead_letters: dict[tuple[str, int, int], tuple[Any, ...]] = field(
         default_factory=dict
-    )  # key, value, headers, reason, state
+    )  # key, value, headers, reason, state, attempts
 
 
 def take(url: str, *, vectors: bool = True) -> Snapshot:
@@ -39,7 +39,7 @@ def take(url: str, *, vectors: bool = True) -> Snapshot:
         if vectors:
             _check_vectors(connection, found)
         letters = connection.execute(
-            'select topic, partition, "offset", key, value, headers, reason, state from livedex.dead_letter'
+            'select topic, partition, "offset", key, value, headers, reason, state, attempts from livedex.dead_letter'
         )
         found.dead_letters = {(row[0], row[1], row[2]): tuple(row[3:]) for row in letters}
         return found

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -139,8 +140,11 @@ def _become(order: dict[str, Any], run: Any) -> None:
     except SystemExit as end:
         sys.stderr.flush()
         os._exit(end.code if isinstance(end.code, int) else 1)
+    except BaseException:  # noqa: BLE001 - as the interpreter would say it
+        traceback.print_exc()
+        sys.stderr.flush()
     finally:
-        os._exit(70)
+        os._exit(1)
 
 
 def _reap(living: set[int]) -> None:

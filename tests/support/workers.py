@@ -201,6 +201,12 @@ class Workers:
         with self.connect() as connection:
             return connection.execute(statement, arguments or None).fetchall()
 
+    def execute(self, *statements: str) -> None:
+        """Do something to the test's database."""
+        with self.connect() as connection:
+            for statement in statements:
+                connection.execute(statement)
+
     def caught_up_by(self, config: Path, topic: str, ends: Mapping[int, int]) -> None:
         """Let a worker apply everything, and end it."""
         worker = self.start("index", config)

@@ -103,6 +103,7 @@ class Holdings:
         if isinstance(error, UnavailableError):
             self._health.down(error.dependency, error)
         elif isinstance(error, SystemicError):
+            own.poisoned.clear()  # what was found to be at fault may not be
             self._health.fails(name_of(partition), error)
 
     def reclaim_now(self, partition: TopicPartition) -> None:

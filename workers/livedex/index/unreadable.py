@@ -53,7 +53,10 @@ def unreadable(consumer: KafkaConsumer, error: KafkaError) -> Exception:
     The client (3.0.12) names the offset in the message at best. The batch that it was at work on is found in the frames that
     the error came through; the version is pinned, and tests with a corrupted log watch.
     """
-    part: Any = consumer._fetcher._next_partition_records  # noqa: SLF001 - see above
+    fetcher: Any = consumer._fetcher  # noqa: SLF001 - see above
+    part = fetcher._next_partition_records  # noqa: SLF001
+    # It is used up, and at the same position the client would ask it for ever.
+    fetcher._next_partition_records = None  # noqa: SLF001
     batch = _local(error.__traceback__, "batch")
     if part is None or batch is None:
         return cast("Exception", error)

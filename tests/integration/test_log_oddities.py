@@ -1,0 +1,72 @@
+"""What a log may hold besides plain records: transactions, gaps, and batches that cannot be taken apart."""
+
+from collections.abc import Iterator
+
+import pytest
+from kafka import KafkaProducer
+
+from support.kafka import Log
+from support.waiting import until
+from support.workers import Workers
+
+
+@pytest.fixture
+def transactional(workers: Workers) -> Iterator[KafkaProducer]:
+    """A producer that writes in transactions."""
+    producer = KafkaProducer(bootstrap_servers=workers.stack.kafka_bootstrap_servers, transactional_id="test-oddities")
+    producer.init_transactions()
+    yield producer
+    producer.close(timeout=5)
+
+
+def test_what_a_transaction_took_back_never_happened(workers: Workers, log: Log, transactional: KafkaProducer) -> None:
+    """Events of an aborted transaction are not indexed, those of a committed one are, and the progress passes the markers, so
+    that nothing looks late.
+    """
+    topic = log.topic()
+    config = workers.config(topic)
+    workers.apply(config)
+    worker = workers.start("index", config)
+    transactional.begin_transaction()
+    transactional.send(topic, key=b"never", value=b'{"text": "A text that was taken back."}').get(timeout=20)
+    transactional.abort_transaction()
+    transactional.begin_transaction()
+    place = transactional.send(topic, key=b"real", value=b'{"text": "A text that stays."}').get(timeout=20)
+    transactional.commit_transaction()
+    workers.caught_up(topic, {0: place.offset + 2})  # the marker of the commit is behind it
+    assert workers.rows("select document_id from livedex.documents") == [("real",)]
+    until(lambda: worker.metrics().value("livedex_offset_lag", topic=topic) == 0, what="the lag to be 0")
+    assert worker.metrics().value("livedex_staleness_seconds", topic=topic) == 0
+    assert worker.stop() == 0
+
+
+class Raw(str):
+    """A header's name of bytes that are no UTF-8."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        """As other producers write it."""
+        del encoding, errors
+        return b"\xff\xfe"
+
+
+def test_a_batch_that_cannot_be_taken_apart_is_one_dead_letter(workers: Workers, log: Log) -> None:
+    """A header's name that is no UTF-8 makes the client fail on its batch: that is kept as a dead letter with its bytes, what
+    stands before and behind it is applied, and another partition never waits.
+    """
+    topic = log.topic(2)
+    config = workers.config(topic)
+    workers.apply(config)
+    log.send(topic, {"id": "before", "text": "A text."}, partition=0)
+    bad = log.send(topic, {"id": "bad", "text": "A text."}, partition=0, headers=[(Raw("x"), b"1")])
+    end = log.send(topic, {"id": "after", "text": "A text."}, partition=0).offset + 1
+    other = log.send(topic, {"id": "other", "text": "A text."}, partition=1).offset + 1
+    worker = workers.start("index", config)
+    workers.caught_up(topic, {0: end, 1: other})
+    assert {row[0] for row in workers.rows("select document_id from livedex.documents")} == {"before", "after", "other"}
+    letters = workers.rows('select "offset", reason, stage, value, detail from livedex.dead_letter')
+    assert [letter[:3] for letter in letters] == [(bad.offset, "unreadable", "decode")]
+    assert b'"id": "bad"' in letters[0][3] or b"bad" in letters[0][3]
+    assert f"offsets {bad.offset} to {bad.offset}" in letters[0][4]
+    assert worker.stop() == 0

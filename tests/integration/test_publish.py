@@ -1,12 +1,10 @@
 """`livedex publish --wait` with a worker that follows: versions of files, and what became of the events."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from livedex.index.app import IndexApp
 from support.kafka import Log
 from support.terminal import Terminal
 from support.workers import Workers
@@ -28,10 +26,8 @@ class Followed:
 
 
 @pytest.fixture
-def followed(
-    workers: Workers, log: Log, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Followed]:
-    """The worker is a thread of this process."""
+def followed(workers: Workers, log: Log, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Followed:
+    """The worker is a process, so that its log is not the command's output."""
     topic = log.topic()
     config = workers.config(topic, versions="source", model="hash-4")
     workers.apply(config)
@@ -41,8 +37,8 @@ def followed(
         "LIVEDEX_DATABASE_URL": workers.database_url,
         "LIVEDEX_EMBEDDER": "hash",
     }
-    with workers.in_thread(IndexApp(workers.settings(config))):
-        yield Followed(Terminal(environment, monkeypatch, capsys), workers, topic)
+    workers.start("index", config)
+    return Followed(Terminal(environment, monkeypatch, capsys), workers, topic)
 
 
 def test_files_are_published_with_a_version(followed: Followed, tmp_path: Path) -> None:

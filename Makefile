@@ -39,8 +39,8 @@ test: lint ## lint, types, unit and integration tests on real Kafka and Postgres
 accept: setup ## the long checks: whole replays with the real model
 	$(BIN)/python -m pytest -m accept
 
-faults: setup ## what crashes and outages must not change, as far as there are tests of it
-	$(BIN)/python -m pytest tests/integration/test_waiting.py tests/integration/test_replay.py
+faults: setup ## the whole fault matrix: what crashes, outages and odd logs must not change
+	$(BIN)/python -m pytest tests/faults --faults=all
 
 bench: setup ## latency and throughput, as ratios against named baselines
 	$(BIN)/python tests/bench/bench.py

@@ -15,6 +15,7 @@ from livedex.catalogue import Catalogue, Generation, open_checked
 from livedex.config import EmbedderName, Settings
 from livedex.database import WRITER_SETTINGS, open_pool
 from livedex.encoders import Encoder
+from livedex.encoders.shelf import Shelf
 from livedex.http_server import HttpServer, health_routes, listen
 from livedex.index.claims import Claims
 from livedex.index.holdings import Holdings
@@ -41,12 +42,11 @@ class IndexApp:
 
     def __init__(self, settings: Settings, *, stop: Stop | None = None, open_encoder: OpenEncoder = open_checked) -> None:
         self._settings = settings
-        self._open_encoder = open_encoder
         self.stop = stop if stop is not None else Stop()
         self.metrics = IndexMetrics()
         self.health = Health(self.metrics.dependency_up, "kafka", "postgres", "embedder")
         self._watch: Watch | None = None
-        self._encoders: dict[int, Encoder] = {}  # by generation id
+        self._shelf: Shelf[Generation] = Shelf(settings.embedder, open_encoder)
         self._worker: IndexWorker | None = None
         app = FastAPI(title="livedex index", openapi_url=None)
         app.include_router(health_routes(self.health, self.metrics.registry, before_scrape=self._measure_progress))
@@ -116,12 +116,9 @@ class IndexApp:
         sources, generations = followed
         if not sources:
             _log.warning("index.no_source", remedy="run livedex apply")
-        self._encoders = {
-            generation.generation_id: self._encoders.get(generation.generation_id)
-            or self._open_encoder(self._settings.embedder, generation)
-            for generation in generations.values()
-        }
-        return Catalogue(sources=sources, generations=generations, encoders=self._encoders)
+        encoders = {made.generation_id: self._shelf.open(made) for made in generations.values()}
+        self._shelf.keep(generations.values())
+        return Catalogue(sources=sources, generations=generations, encoders=encoders)
 
     def _look_around(self, worker: IndexWorker) -> None:
         """Take up what the watch saw, and tell it what this worker reads."""

@@ -103,7 +103,7 @@ def _locked(moment: _Moment) -> None:
     """The apply transaction holds the row of the progress."""
     from livedex.index import store
 
-    _after(store, "_move_progress", moment)
+    _after(store, "move_progress", moment)
 
 
 def _applied(moment: _Moment) -> None:

@@ -3,11 +3,10 @@
 Each removal first makes sure that what it removes is where it was: a removal that removes nothing would prove nothing.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from livedex import database
-from livedex.core.change import Reason, Rejection
 
 
 def _rewrite(name: str, changes: Mapping[str, str]) -> None:
@@ -83,7 +82,7 @@ def tombstones() -> None:
         connection.execute("delete from livedex.document where deleted and content_version is not null")
         return results
 
-    kept = _patch(store, "_apply_documents", forgetting)
+    kept = _patch(store, "apply_documents", forgetting)
 
 
 def model_check() -> None:
@@ -94,29 +93,24 @@ def model_check() -> None:
 
 
 def bisection() -> None:
-    """When the encoder fails on a batch, all of its documents are dead letters."""
+    """When a batch fails, all of its documents are at fault."""
     from livedex.index import stages
 
-    def reject_all(_self: Any, work: Any, _todo: Any) -> tuple[dict[Any, Any], dict[int, Rejection]]:
-        contents = [document.state.content for document in work.planned.documents if document.chunks]
-        whole = "the batch failed as a whole"
-        return {}, {
-            change.place.offset: Rejection(reason=Reason.EMBEDDING_FAILED, detail=whole, document_id=change.document_id)
-            for change in contents
-        }
+    def all_of_them(items: Sequence[Any], failure: Callable[[Sequence[Any]], Any]) -> Iterator[tuple[Any, Any]]:
+        found = failure(items)
+        yield from ((item, found) for item in (items if found is not None else ()))
 
-    _patch(stages.Stages, "_encode_apart", reject_all)
+    _patch(stages, "isolate", all_of_them)
 
 
 def retry() -> None:
-    """A dependency that fails once is given up."""
-    from livedex.index import worker
+    """A partition on which something failed once is left."""
+    from livedex.index import holdings
 
     def give_up(self: Any, partition: Any, error: Exception) -> None:
-        self._give_up(partition, f"no second try: {error}")
-        self._waiting.pop(partition, None)
+        self.leave(partition, f"no second try: {error}")
 
-    _patch(worker.IndexWorker, "_reclaim", give_up)
+    _patch(holdings.Holdings, "reclaim", give_up)
 
 
 def polling() -> None:

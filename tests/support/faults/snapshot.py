@@ -14,6 +14,9 @@ from support.faults.oracle import Folded, vector
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
+Place = tuple[str, int, int]
+
+
 @dataclass(slots=True)
 class Snapshot:
     """What one transaction saw."""
@@ -22,9 +25,12 @@ class Snapshot:
     documents: dict[str, Folded] = field(default_factory=dict)
     visible: set[str] = field(default_factory=set)  # in the view
     faults: list[str] = field(default_factory=list)  # what contradicts itself, whatever the log says
-    dead_letters: dict[tuple[str, int, int], tuple[Any, ...]] = field(
-        default_factory=dict
-    )  # key, value, headers, reason, state, attempts
+    dead_letters: dict[Place, tuple[Any, ...]] = field(default_factory=dict)  # key, value, headers, reason, state, attempts
+
+    @property
+    def left_out(self) -> frozenset[Place]:
+        """Records that the index does without: dead letters that were not replayed."""
+        return frozenset(place for place, letter in self.dead_letters.items() if letter[4] != "replayed")
 
 
 def take(url: str, *, vectors: bool = True) -> Snapshot:

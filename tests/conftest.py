@@ -3,6 +3,7 @@
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from livedex.dev.stack import Addresses, Stack
 from livedex.errors import LivedexError
 from support.database import create_template, drop_database, fresh_database
 from support.kafka import Log
+from support.letters import Desk
+from support.terminal import Terminal
 from support.workers import Workers, free_port
 
 pytest_plugins = ["support.faults.plugin"]  # options of the run must be known before tests/faults is read
@@ -91,3 +94,27 @@ def workers(stack: Addresses, database_url: str, tmp_path: Path) -> Iterator[Wor
 def port() -> Callable[[], int]:
     """Gives ports that nobody listens on."""
     return free_port
+
+
+@pytest.fixture
+def open_desk(
+    workers: Workers, log: Log, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Desk]:
+    """Makes a topic whose worker leaves dead letters, and the command line for them."""
+    monkeypatch.setenv("COLUMNS", "400")
+    environment = {
+        "LIVEDEX_KAFKA_BOOTSTRAP_SERVERS": workers.stack.kafka_bootstrap_servers,
+        "LIVEDEX_DATABASE_URL": workers.database_url,
+        "LIVEDEX_EMBEDDER": "hash",
+    }
+
+    def terminal(config: Path) -> Terminal:
+        return Terminal({**environment, "LIVEDEX_CONFIG": str(config)}, monkeypatch, capsys)
+
+    return partial(Desk, workers, log, terminal)
+
+
+@pytest.fixture
+def desk(open_desk: Callable[..., Desk]) -> Desk:
+    """A topic whose versions are its offsets."""
+    return open_desk()

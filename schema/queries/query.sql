@@ -32,16 +32,3 @@ select s.topic, c.name as collection, s.state, s.epoch, s.reason,
   from livedex.source s
   join livedex.collection c using (collection_id)
  order by s.topic
-
--- name: list_dead_letters
-select id, topic || ':' || partition || ':' || "offset" as place, document_id, reason, detail, attempts, state, failed_at
-  from livedex.dead_letter
- where %(state)s = 'all' or state = %(state)s
- order by id desc
- limit %(limit)s
-
--- name: show_dead_letter
-select id, topic || ':' || partition || ':' || "offset" as place, document_id, stage, reason, detail, attempts, state, timestamp,
-       failed_at, headers, key, value
-  from livedex.dead_letter
- where id = %(id)s

@@ -17,7 +17,7 @@ from support.workers import Workers, free_port
 
 COMMANDS = ["apply", "dead-letters", "delete", "dev", "doctor", "index", "migrate", "publish", "search", "serve", "source",
             "status", "wait"]  # fmt: skip
-GROUPS = {"dev": ["up", "env", "down"], "dead-letters": ["list", "show"], "source": ["list"]}
+GROUPS = {"dev": ["up", "env", "down"], "dead-letters": ["list", "show", "replay", "discard"], "source": ["list", "reset"]}
 
 
 @dataclass(frozen=True, slots=True)

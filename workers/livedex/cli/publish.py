@@ -1,17 +1,15 @@
 """`livedex publish | delete`: send change events."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from kafka.errors import UnknownTopicOrPartitionError
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from livedex import events
-from livedex.cli.session import database, patiently, people, settings
+from livedex.cli.session import database, patiently, people, progress, settings
 from livedex.cli.wait import wait_for
 from livedex.config import Settings
 from livedex.core.record import Place
@@ -60,7 +58,7 @@ def _send(made: Iterable[events.Event], count: int, topic: str | None, timeout: 
     patiently(lambda: _check_topic(chosen, target))
     producer = patiently(lambda: open_producer(chosen.kafka))
     try:
-        with _progress("sending", count) as advance:
+        with progress("sending", count) as advance:
             places = events.send(producer, target, made, advance)
     except UnknownTopicOrPartitionError:
         raise ConfigError(f"the topic {target} does not exist: run livedex apply") from None
@@ -111,11 +109,3 @@ def _check_topic(chosen: Settings, topic: str) -> None:
                 raise ConfigError(f"the topic {topic} does not exist: run livedex apply")
     finally:
         admin.close()
-
-
-@contextmanager
-def _progress(label: str, count: int) -> Iterator[Callable[[], None]]:
-    columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=people) as bar:
-        task = bar.add_task(label, total=count)
-        yield lambda: bar.advance(task)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -60,6 +61,15 @@ def database(chosen: Settings, *, migrated: bool = True) -> Iterator[Connection]
             for warning in migrate.check(connection):
                 warn(warning)
         yield connection
+
+
+@contextmanager
+def progress(label: str, count: int) -> Iterator[Callable[[], None]]:
+    """A bar on stderr of `count` steps; what is given notes one step."""
+    columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=people) as bar:
+        task = bar.add_task(label, total=count)
+        yield lambda: bar.advance(task)
 
 
 def warn(warning: str) -> None:

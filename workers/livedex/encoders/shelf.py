@@ -1,10 +1,10 @@
 """Opened encoders, each once however many generations are made with its model."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from livedex.config import EmbedderName
-from livedex.encoders.port import Encoder, Identity, ModelSpec
+from livedex.encoders.port import Encoder, Identity, ModelSpec, Vectors
 
 
 class Made(Protocol):
@@ -53,3 +53,28 @@ class Shelf(Generic[M]):
 
 def _key(made: Made) -> tuple[str, ModelSpec]:
     return made.identity.encoder, made.model_spec
+
+
+class Later(Generic[M]):
+    """An encoder that is opened when it is first asked something: what needs no vector loads no model."""
+
+    def __init__(self, shelf: Shelf[M], made: M) -> None:
+        self._shelf = shelf
+        self._made = made
+
+    @property
+    def identity(self) -> Identity:
+        """See Encoder."""
+        return self._made.identity
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """See Encoder."""
+        return self._shelf.open(self._made).count_tokens(texts)
+
+    def encode_documents(self, texts: Sequence[str], *, stopped: Callable[[], bool] = lambda: False) -> Vectors:
+        """See Encoder."""
+        return self._shelf.open(self._made).encode_documents(texts, stopped=stopped)
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """See Encoder."""
+        return self._shelf.open(self._made).encode_queries(texts)

@@ -1,4 +1,4 @@
-"""A broker that goes away, comes back, or has no room: what it acknowledged is in its log, and the index is the fold of that."""
+"""A broker that goes away, comes back, or has no room: what it acknowledged is in its log, and the index is its fold."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -19,6 +19,7 @@ PROTECTED = frozenset({"auto_offset_reset", "enable_auto_commit", "key_deseriali
 C = TypeVar("C", KafkaConsumer, KafkaProducer, KafkaAdminClient)
 
 BOOTSTRAP_TIMEOUT_MS = 5_000  # of a constructor; workers try again
+ADMIN_TIMEOUT_MS = 8_000  # how late a network that swallows everything is noticed; the client's default is 30 s
 MAX_REQUEST_BYTES = 32 * 2**20  # 10 MiB of text can take three times that in JSON; `livedex apply` lets topics take it
 
 
@@ -69,7 +70,7 @@ def describe(error: KafkaError) -> str:
 
 def open_admin(settings: KafkaSettings, client_id: str = "livedex-admin") -> KafkaAdminClient:
     """An admin client."""
-    return open_client(KafkaAdminClient, settings, client_id)
+    return open_client(KafkaAdminClient, settings, client_id, request_timeout_ms=ADMIN_TIMEOUT_MS)
 
 
 def topic_of(admin: KafkaAdminClient, name: str) -> Topic | None:

@@ -12,6 +12,7 @@ class PartitionProgress:
     end_offset: int = 0  # the log's end as last heard of
     stalled_since: float | None = None  # nobody reads the partition since then
     behind_since: float | None = None  # the log is known to have more than was read since then
+    unseen_since: float | None = None  # nobody could look where the log ends since then: it may have more
     _waiting: deque[tuple[int, float]] = field(default_factory=deque)  # (last offset, oldest timestamp) of each batch
 
     def polled(self, first_offset: int, last_offset: int, oldest_timestamp: float) -> None:
@@ -38,10 +39,15 @@ class PartitionProgress:
 
     def saw_end(self, end_offset: int, now: float) -> None:
         """Somebody looked where the log ends."""
+        self.unseen_since = None
         if self.next_offset is not None and self.lag(end_offset):
             self.behind_since = self.behind_since or now
         else:
             self.behind_since = None
+
+    def lost_sight(self, since: float) -> None:
+        """Nobody can look where the log ends; the last one could before `since`."""
+        self.unseen_since = self.unseen_since or since
 
     def lag(self, end_offset: int) -> int:
         """Offsets between the log's end, as somebody else or the last fetch saw it, and the progress."""
@@ -49,9 +55,12 @@ class PartitionProgress:
 
     def staleness(self, now: float, end_offset: int) -> float:
         """Seconds since the oldest event that was read and is not applied; 0 when there is none. Events that nobody read yet
-        count from the moment when the reading ended, or when they were seen to be there. Any thread may ask.
+        count from the moment when the reading ended, or when they were seen to be there; while nobody can look, there may be
+        some. Any thread may ask.
         """
         oldest = [timestamp for _, timestamp in tuple(self._waiting)]  # a copy in one step: the owner changes it meanwhile
-        if not oldest and (self.next_offset is None or self.lag(end_offset)):
-            oldest = [since for since in (self.stalled_since, self.behind_since) if since is not None]
+        if not oldest:
+            behind = self.next_offset is None or self.lag(end_offset) > 0
+            since = (self.unseen_since, *((self.stalled_since, self.behind_since) if behind else ()))
+            oldest = [moment for moment in since if moment is not None]
         return max(0.0, now - min(oldest, default=now))

@@ -47,6 +47,7 @@ class Watch:
         self._admin: KafkaAdminClient | None = None
         self._looks = 0
         self._next_opening = 0
+        self._kafka_answered = time.time()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self.partitions: Mapping[TopicPartition, Partition] = {}  # of this worker; set by it
         self.joined = False  # set by the worker: before it, an answer of Kafka is not readiness
@@ -109,6 +110,17 @@ class Watch:
         self._health.works("catalogue")
 
     def _look_at_kafka(self) -> None:
+        try:
+            self._look_at_log()
+        except UnavailableError:
+            for own in list(self.partitions.values()):
+                own.progress.lost_sight(self._kafka_answered)
+            raise
+        self._kafka_answered = time.time()
+        if self.joined:
+            self._health.up("kafka")
+
+    def _look_at_log(self) -> None:
         self._admin = self._admin or open_admin(self._kafka, "livedex-watch")
         try:
             self._look_at_topics(self._admin)
@@ -120,8 +132,6 @@ class Watch:
             raise UnavailableError("kafka", f"kafka does not answer: {describe(error)}") from error
         else:
             self._note_ends({partition: place.offset for partition, place in found.items()})
-        if self.joined:
-            self._health.up("kafka")
 
     def _note_ends(self, ends: Mapping[TopicPartition, int]) -> None:
         self.ends = ends

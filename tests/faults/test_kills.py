@@ -13,7 +13,7 @@ LONGEST_LIFE = 3.0  # seconds between two kills: half of them come before a dead
 RATE = 120  # events a second under kills
 
 
-@pytest.mark.scenario(1, seconds=12)
+@pytest.mark.scenario(1, seconds=5)
 def test_01_killed_between_embedding_and_the_transaction(arena: Arena) -> None:
     """A worker that dies with a batch staged and not applied leaves the fold to the next one, and at most one batch of vectors
     is made again.
@@ -28,7 +28,7 @@ def test_01_killed_between_embedding_and_the_transaction(arena: Arena) -> None:
     assert arena.encoder.wasted_calls() <= 1, f"{arena.encoder.repeated()} chunks were embedded again"
 
 
-@pytest.mark.scenario(2, seconds=12)
+@pytest.mark.scenario(2, seconds=5)
 def test_02_killed_between_the_commit_and_the_report_to_kafka(arena: Arena) -> None:
     """A batch that was committed before the worker died, and of which Kafka knows nothing, is not applied again."""
     arena.load(400)
@@ -43,7 +43,7 @@ def test_02_killed_between_the_commit_and_the_report_to_kafka(arena: Arena) -> N
     assert vitals.gauge(heir, "livedex_events_total", outcome="stale") == 0, "none comes again"
 
 
-@pytest.mark.scenario(3, seconds=30)
+@pytest.mark.scenario(3, seconds=25)
 def test_03_killed_at_random_moments(open_arena: Callable[..., Arena], full: bool) -> None:
     """Workers killed at random moments under load, two at a time, lose nothing, and waste at most a batch of vectors each."""
     arena = open_arena(documents=200)
@@ -62,7 +62,7 @@ def test_03_killed_at_random_moments(open_arena: Callable[..., Arena], full: boo
     assert arena.encoder.wasted_calls() <= arena.kills, f"{arena.encoder.repeated()} chunks were embedded again"
 
 
-@pytest.mark.scenario(4, seconds=25)
+@pytest.mark.scenario(4, seconds=7)
 def test_04_told_to_stop(arena: Arena) -> None:
     """SIGTERM in the middle of a batch, twice, and while the encoder is waited for: each time exit 0 in time, nothing lost, and
     nothing made again but what was in flight.
@@ -81,7 +81,7 @@ def test_04_told_to_stop(arena: Arena) -> None:
     arena.verify(arena.settle())
 
 
-@pytest.mark.scenario(9, seconds=25)
+@pytest.mark.scenario(9, seconds=10)
 @pytest.mark.parametrize("moment", ["assigned", "claimed"])
 def test_09_killed_inside_a_rebalance(arena: Arena, moment: str) -> None:
     """A worker that dies when it has just been given partitions, before or after it claimed them, takes nothing along."""

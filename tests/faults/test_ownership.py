@@ -14,7 +14,7 @@ TAKEOVER = 30.0  # seconds from the death of a transaction's owner to the end of
 STATIC_SESSION_MS = 4_000
 
 
-@pytest.mark.scenario(5, seconds=12)
+@pytest.mark.scenario(5, seconds=6)
 @pytest.mark.parametrize("heir_is", ["claimed", "done"])
 def test_05_a_zombie_wakes_up(open_arena: Callable[..., Arena], heir_is: str) -> None:
     """A worker that was stopped before its transaction until another one had claimed its partition, or even finished its work,
@@ -48,7 +48,7 @@ def test_05_a_zombie_wakes_up(open_arena: Callable[..., Arena], heir_is: str) ->
     assert fenced() == 1
 
 
-@pytest.mark.scenario(6, seconds=20)
+@pytest.mark.scenario(6, seconds=18)
 @pytest.mark.parametrize("moment", ["locked", "staging"])
 def test_06_stopped_inside_a_transaction(open_arena: Callable[..., Arena], moment: str) -> None:
     """A worker that stands still inside a transaction, with a lock on the progress or on new chunks, is ended by the server's
@@ -66,7 +66,7 @@ def test_06_stopped_inside_a_transaction(open_arena: Callable[..., Arena], momen
     arena.verify(arena.settle())
 
 
-@pytest.mark.scenario(7, seconds=20)
+@pytest.mark.scenario(7, seconds=14)
 def test_07_embedding_takes_longer_than_a_poll_may(open_arena: Callable[..., Arena]) -> None:
     """While a batch is embedded for longer than a member may go without polling, the worker stays a member."""
     arena = open_arena(partitions=1, max_poll_interval_ms=SHORT_POLL_INTERVAL_MS)
@@ -101,7 +101,7 @@ def test_08_workers_come_and_go_under_load(open_arena: Callable[..., Arena], eag
     arena.verify(arena.settle())
 
 
-@pytest.mark.scenario(10, seconds=25)
+@pytest.mark.scenario(10, seconds=18)
 def test_10_static_members(open_arena: Callable[..., Arena]) -> None:
     """A static member that is back within the session time-out finds its partitions, and nobody else notices; after it, another
     has taken them; and of two with the same id, one ends with an error that says so.

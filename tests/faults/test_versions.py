@@ -21,7 +21,7 @@ def thrice_in_disorder(events: Sequence[Event], choose: random.Random) -> list[E
     return [event for _, _, event in sorted(places, key=lambda place: place[:2])]
 
 
-@pytest.mark.scenario(22, seconds=15)
+@pytest.mark.scenario(22, seconds=7)
 def test_22_duplicates_and_disorder_over_two_topics(open_arena: Callable[..., Arena]) -> None:
     """Events that come three times, in disorder, from two producers over two topics, are folded as if each had come once."""
     arena = open_arena(topics=2, partitions=2, versions="source")
@@ -41,7 +41,7 @@ def numbered(name: str, version: int, op: str, choose: random.Random) -> Event:
     return Event(name=name, kind=op, key=name.encode(), value=value, version=version)
 
 
-@pytest.mark.scenario(23, seconds=15)
+@pytest.mark.scenario(23, seconds=6)
 def test_23_late_events_after_a_delete(open_arena: Callable[..., Arena]) -> None:
     """After a delete neither a late update, nor a late or newer change of metadata, nor a replay of the whole past brings the
     document back; a newer update does.
@@ -65,7 +65,7 @@ def test_23_late_events_after_a_delete(open_arena: Callable[..., Arena]) -> None
     arena.verify(arena.records())
 
 
-@pytest.mark.scenario(34, seconds=25)
+@pytest.mark.scenario(34, seconds=8)
 def test_34_rapid_updates_of_one_document(open_arena: Callable[..., Arena]) -> None:
     """Of ten thousand updates of one document, sent as fast as they can be, at least nine in ten are never embedded."""
     arena = open_arena(partitions=1, documents=1, mix=Mix(delete=0, metadata=0, replay=0, late=0, poison=0, most_paragraphs=3))

@@ -1,0 +1,196 @@
+"""Records that no index can take: one dead letter each, their neighbours applied, and no core burnt on them afterwards."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+
+import psutil
+import pytest
+from kafka import KafkaProducer
+
+from livedex.core.change import MAX_TEXT_BYTES
+from livedex.core.record import Place, Record
+from livedex.kafka import MAX_REQUEST_BYTES, open_client
+from support.faults import checks, segments, vitals
+from support.faults.arena import Arena, World
+from support.faults.broker import FaultBroker, broker, running
+from support.faults.nursery import Nursery
+from support.faults.own import with_broker
+from support.faults.poison import MARK, poisons
+from support.faults.script import Event, Mix
+from support.faults.snapshot import take
+from support.workers import Process
+
+IDLE = 3.0  # seconds for which the worker is watched when all is done
+IDLE_CPU = 0.4  # of a core
+CLEAN = Mix(poison=0)
+UPSERTS = Mix(poison=0, delete=0, metadata=0, replay=0, late=0)
+
+
+def assert_idles(arena: Arena, worker: Process) -> None:
+    """Nothing is left to do, so hardly anything is done."""
+
+    def used() -> float:
+        times = psutil.Process(worker.popen.pid).cpu_times()
+        return times.user + times.system
+
+    before = used()
+    arena.watch_for(IDLE)
+    assert used() - before < IDLE_CPU * IDLE, f"a worker with nothing to do used {used() - before:.2f} s of {IDLE} s"
+
+
+def marked(name: str, reason: str, value: bytes | None, key: bytes | None) -> Event:
+    """A record that must become a dead letter, for this reason."""
+    return Event(name=name, kind="poison", key=key, value=value, headers=((MARK, reason.encode()), ("origin", b"\x00\xff")))
+
+
+def too_large(name: str) -> Event:
+    """One byte more of text than is taken."""
+    value = json.dumps({"id": name, "version": 2, "text": "x" * (MAX_TEXT_BYTES + 1)}).encode()
+    return marked(name, "too-large", value, name.encode())
+
+
+def empty(name: str) -> Event:
+    """A good event whose text is empty."""
+    version = 10**6
+    value = json.dumps({"id": name, "version": version, "title": f"[{name}#{version} 0/0]", "text": ""}).encode()
+    return Event(name=name, kind="upsert", key=name.encode(), value=value, version=version)
+
+
+@pytest.mark.scenario(26, seconds=15)
+@pytest.mark.parametrize("mode", ["log", "source"])
+def test_26_poison_of_every_sort(open_arena: Callable[..., Arena], mode: str) -> None:
+    """Each sort of poison is one dead letter with its own reason and bytes, the events around it are applied, and an empty text
+    is none.
+    """
+    arena = open_arena(versions=mode, mix=CLEAN)
+    name = "doc/1"
+    sorts = [marked(name, sort.reason, sort.value, sort.key) for sort in poisons(name, numbered_by=mode)]
+    framed = b"\x00" + (7).to_bytes(4) + b'{"id": "doc/1", "version": 2, "text": "x"}'  # as a schema registry frames values
+    sorts += [marked(name, "invalid-json", framed, name.encode()), too_large(name)]
+    good = list(arena.script.events(3 * len(sorts)))
+    mixed = chain.from_iterable((*good[3 * n : 3 * n + 3], sort) for n, sort in enumerate(sorts))
+    arena.load([*mixed, empty("doc/empty")])
+    worker = arena.worker()
+    arena.verify(arena.settle())
+    letters = take(arena.world.direct.database_url, vectors=False).dead_letters
+    assert sorted(letter[3] for letter in letters.values()) == sorted(dict(event.headers)[MARK].decode() for event in sorts)
+    assert arena.rows("select 1 from livedex.documents where document_id = 'doc/empty'")
+    assert_idles(arena, worker)
+
+
+class Raw(str):
+    """A header's name of bytes that are no UTF-8."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        """As other producers write it."""
+        del encoding, errors
+        return b"\xff\xfe"
+
+
+def in_one_batch(arena: Arena, values: Sequence[tuple[bytes, bytes | None]]) -> list[Place]:
+    """Send records as one batch, not compressed; their places."""
+    options = {"enable_idempotence": False, "acks": "all", "linger_ms": 5_000, "batch_size": MAX_REQUEST_BYTES,
+               "max_request_size": MAX_REQUEST_BYTES}  # fmt: skip
+    producer = open_client(KafkaProducer, arena.settings, "one-batch", **options)
+    try:
+        futures = [producer.send(arena.topic, key=key, value=value, partition=0) for key, value in values]
+        producer.flush(timeout=60)
+        found = [future.get(timeout=30) for future in futures]
+    finally:
+        producer.close(timeout=5)
+    return [Place(place.topic, place.partition, place.offset) for place in found]
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[FaultBroker]:
+    """A broker whose files a scenario may damage."""
+    with running(broker(tmp_path / "broker")) as own:
+        yield own
+
+
+@pytest.mark.scenario(26, seconds=25)
+def test_26_batches_that_cannot_be_read(world: World, own: FaultBroker, nursery: Nursery) -> None:
+    """A batch with a wrong checksum, one with a codec that nobody knows, and one with a broken header are one dead letter each;
+    what stands around them is applied, and nothing spins.
+    """
+    with Arena(with_broker(world, own), partitions=1, mix=UPSERTS, documents=10**6, nursery=nursery) as arena:
+        events = list(arena.script.events(30))
+        good = [*events[:5], *events[10:15], *events[20:25], *events[29:]]
+
+        def send(some: Sequence[Event]) -> int:
+            return [arena.log.send(arena.topic, event.value, key=event.key, partition=0) for event in some][-1].offset + 1
+
+        send(events[:5])
+        torn = in_one_batch(arena, [(event.key or b"", event.value) for event in events[5:10]])
+        send(events[10:15])
+        strange = in_one_batch(arena, [(event.key or b"", event.value) for event in events[15:20]])
+        send(events[20:25])
+        raw = arena.log.send(arena.topic, events[25].value, key=events[25].key, partition=0, headers=[(Raw("x"), b"1")])
+        end = send(events[29:])
+        own.stop()
+        segments.batch_of(own, arena.topic, 0, torn[0].offset).corrupt()
+        segments.batch_of(own, arena.topic, 0, strange[0].offset).recode(segments.NO_CODEC)
+        own.start()
+        own.wait_ready()
+
+        worker = arena.worker()
+        arena.wait_for(lambda: arena.applied() == end, what="I9 everything to be applied, or a dead letter")
+        letters = take(arena.world.direct.database_url).dead_letters
+        bad = {batch[0]: "unreadable" for batch in (torn, strange, [raw])}
+        assert {Place(*place): letter[3] for place, letter in letters.items()} == bad, "I8 one dead letter for each batch"
+        found = {row[0] for row in arena.rows("select document_id from livedex.documents")}
+        assert found == {event.name for event in good}, "the neighbours are applied, nothing else"
+        vitals.gauges_are_at_rest(worker)
+        assert_idles(arena, worker)
+
+
+def ballast(event: Event, size: int) -> bytes:
+    """The same event with a field that livedex does not know, so that the value has this size."""
+    assert event.value is not None
+    return event.value[:-1] + b', "ballast": "' + b"x" * (size - len(event.value) - 15) + b'"}'
+
+
+def largest_text(name: str, bytes_of_text: int) -> bytes:
+    """An upsert whose text has so many bytes as UTF-8, three times as many in JSON."""
+    word = "é" * 44 + " "
+    text = word * (bytes_of_text // len(word.encode()))
+    text += "x" * (bytes_of_text - len(text.encode()))
+    return json.dumps({"id": name, "text": text}).encode()
+
+
+@pytest.mark.scenario(27, seconds=30)
+def test_27_records_and_batches_of_the_largest_sizes(open_arena: Callable[..., Arena]) -> None:
+    """A record of the largest size, the longest text in its longest writing, and a batch larger than a fetch are applied; a
+    text that is one byte longer is a dead letter.
+    """
+    arena = open_arena(partitions=1, mix=UPSERTS)
+    worker = arena.worker()
+    arena.wait_for(lambda: arena.reader.searches, what="a first search")
+    arena.reader.stop()  # it would read all of these documents in each round
+    events = list(arena.script.events(30))
+    largest = MAX_REQUEST_BYTES - 2**10
+    in_one_batch(arena, [(events[0].key or b"", ballast(events[0], largest))])
+    in_one_batch(arena, [(b"long", largest_text("long", MAX_TEXT_BYTES))])
+    in_one_batch(arena, [(event.key or b"", ballast(event, 2**20)) for event in events[1:13]])
+    beyond = in_one_batch(arena, [(b"longer", largest_text("longer", MAX_TEXT_BYTES + 1))])
+    in_one_batch(arena, [(event.key or b"", event.value) for event in events[13:]])
+    records = arena.settle()
+    assert len(next(record.value or b"" for record in records)) == largest
+    batch = [record for record in records if len(record.value or b"") == 2**20]
+    assert len(batch) == 12, "there must be a batch beyond a fetch"
+    letters = take(arena.world.direct.database_url, vectors=False).dead_letters
+    assert {Place(*place): letter[3] for place, letter in letters.items()} == {beyond[0]: "too-large"}
+    marks = [
+        Record(**{**{name: getattr(r, name) for name in Record.__slots__}, "headers": ((MARK, b"too-large"),)})
+        if r.place == beyond[0]
+        else r
+        for r in records
+    ]
+    checks.fold_equality(take(arena.world.direct.database_url), marks, numbered_by="log")
+    vitals.gauges_are_at_rest(worker)
+    assert vitals.gauge(worker, "livedex_events_total") == len(records), "I8 every event is counted once"
+    arena.watch()

@@ -1,25 +1,42 @@
 """A broker that goes away, comes back, or has no room: what it acknowledged is in its log, and the index is its fold."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from kafka import KafkaProducer
+from kafka.admin import ConfigResource
 
+from livedex.core.record import Record
 from livedex.dev.stack import Addresses
-from support.faults import vitals
+from livedex.kafka import open_admin
+from support.faults import audit, checks, oracle, vitals
 from support.faults.arena import Arena, World
 from support.faults.broker import FaultBroker, broker, running
+from support.faults.disk import fill, small_disk
+from support.faults.encoder import Behaviour
+from support.faults.lives import shows_the_fold
 from support.faults.own import restart, with_broker
+from support.faults.script import Mix, Script
+from support.waiting import until
+from support.workers import Process
 
 RECOVERY = 30.0  # seconds from the broker's return to the end of all work
 
 
 @pytest.fixture
-def own(tmp_path: Path, stack: Addresses) -> Iterator[FaultBroker]:
-    """A broker that a scenario may do anything to."""
+def own(request: pytest.FixtureRequest, tmp_path: Path, stack: Addresses) -> Iterator[FaultBroker]:
+    """A broker that a scenario may do anything to; as a parameter: its properties, and how many bytes its disk has."""
     del stack  # it is started first: it takes longer
-    with running(broker(tmp_path / "broker")) as own:
-        yield own
+    properties = dict(getattr(request, "param", {}))
+    size = properties.pop("disk", None)
+    folder = tmp_path / "broker"
+    with ExitStack() as held:
+        if size is not None:
+            held.enter_context(small_disk(folder / "kafka", size))
+        yield held.enter_context(running(broker(folder, **properties)))
 
 
 @pytest.fixture
@@ -55,3 +72,101 @@ def test_11_a_broker_restarts(arena: Arena, own: FaultBroker) -> None:
 def test_12_a_broker_crashes(arena: Arena, own: FaultBroker) -> None:
     """A broker that is killed under load keeps what it acknowledged, and the worker goes on when it is back."""
     outage(arena, own, own.kill)
+
+
+COMPACTING = {"log_segment_bytes": "1048576", "log_roll_ms": "300", "log_cleaner_backoff_ms": "200"}
+COMPACTED = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.01", "delete.retention.ms": "100"}
+WHOLE = Mix(delete=0.3, metadata=0, late=0, poison=0, most_paragraphs=3)  # compaction keeps the last event: it must say all
+KEPT = Mix(delete=0, metadata=0, late=0, poison=0, most_paragraphs=3)
+
+
+@pytest.mark.scenario(29, seconds=40)
+@pytest.mark.parametrize("own", [COMPACTING], indirect=True, ids=["compacting"])
+def test_29_the_log_is_compacted_during_a_scan(open_arena: Callable[..., Arena], own: FaultBroker) -> None:
+    """While a worker that scans from the beginning stands still, the log ahead of it is compacted until its tombstones have
+    expired: it goes on through the gaps, and ends as the fold of the log as it is, and as it was.
+    """
+    arena = open_arena(partitions=1, mix=KEPT)
+    arena.encoder.set(Behaviour(fails="unavailable", mark="[gone/"))
+    gone = Script(seed=arena.world.seed, numbered_by="log", documents=20, mix=WHOLE, prefix="gone")
+    arena.load(300).finish()
+    arena.load([*gone.events(300), *arena.script.events(300)], producers=1, rate=400).finish()
+    whole = arena.records()
+    worker = arena.worker()
+    arena.wait_for(lambda: arena.applied() and vitals.waits_for(worker, "embedder"), what="the worker to stand still")
+    assert 0 < arena.applied() <= 300, "it must stand in the middle"
+
+    with closing(open_admin(own.settings)) as admin:
+        admin.alter_configs([ConfigResource("TOPIC", arena.topic, configs=COMPACTED)])
+    nudges = Script(seed=arena.world.seed, numbered_by="log", documents=10**6, mix=replace(KEPT, replay=0), prefix="nudge")
+
+    def compacted() -> bool:
+        """Whether nothing of a deleted document is left. New events make segments end, and the cleaner clean."""
+        event = next(nudges.events(1))
+        place = arena.log.send(arena.topic, event.value, key=event.key)
+        whole.append(
+            Record(topic=place.topic, partition=0, offset=place.offset, timestamp_ms=0, key=event.key, value=event.value)
+        )
+        left = {record.key for record in arena.records()}
+        return not left & deleted and arena.watch() is None
+
+    folded = oracle.fold(oracle.good(whole, numbered_by="log"))
+    deleted = {name.encode() for name, document in folded.items() if name.startswith("gone/") and document.text is None}
+    deleted -= {record.key for record in whole if record.value and b'"op": "delete"' in record.value}  # those stay in the log
+    assert deleted, "there must be tombstones"
+    until(compacted, timeout=60, what="the tombstones to expire")
+    arena.encoder.set(Behaviour())
+    records = arena.settle()
+    assert len(records) < len(whole) / 2, "there must be gaps"
+    vitals.gauges_are_at_rest(worker)
+    shows_the_fold(arena, records)
+    shows_the_fold(arena, whole)
+    checks.no_resurrection(arena.reader, whole, numbered_by="log")
+    assert_history_is_sound(arena, records)
+    assert_passes_the_end(arena, own, worker)
+
+
+def assert_history_is_sound(arena: Arena, records: list[Record]) -> None:
+    """I3 I6 I7, for a log that lost events."""
+    with arena.connect() as connection:
+        changes, steps = audit.documents(connection), audit.progress(connection)
+    checks.versions_rise(changes)
+    checks.progress_is_safe(steps, changes, records, numbered_by="log")
+    checks.single_writer(steps)
+
+
+def assert_passes_the_end(arena: Arena, own: FaultBroker, worker: Process) -> None:
+    """A log whose end no reader gets to see, here a transaction that was taken back, leaves no lag."""
+    before = arena.applied()
+    producer = KafkaProducer(bootstrap_servers=own.bootstrap_servers, transactional_id="taken-back")
+    with closing(producer):
+        producer.init_transactions()
+        producer.begin_transaction()
+        place = producer.send(arena.topic, key=b"never", value=b'{"text": "A text."}').get(timeout=20)
+        producer.abort_transaction()
+    arena.wait_for(lambda: arena.applied() == place.offset + 2, what="the gap at the end to be passed")  # and the marker
+    assert place.offset >= before
+    vitals.gauges_are_at_rest(worker)
+    assert not arena.rows("select 1 from livedex.document where document_id = 'never'")
+
+
+@pytest.mark.scenario(32, seconds=30)
+@pytest.mark.parametrize("own", [{"disk": "64m"}], indirect=True, ids=["64m"])
+def test_32_the_disk_of_the_broker_is_full(arena: Arena, own: FaultBroker) -> None:
+    """A broker that ends because it cannot write is waited for, and goes on with what it had acknowledged once it has room."""
+    load = arena.load(20_000, rate=150)
+    worker = arena.worker()
+    arena.wait_for(lambda: arena.applied() > 100, what="the work to be under way")
+    filler = own.data.parent / "filler"
+    fill(filler)
+
+    def told() -> None:
+        arena.wait_for(lambda: own.daemon.pid is None, what="the broker to end")
+        arena.wait_for(lambda: vitals.waits_for(worker, "kafka"), what="the worker to wait for Kafka")
+        filler.unlink()
+
+    restart(own, lambda: None, told)
+    before = arena.applied()
+    arena.wait_for(lambda: arena.applied() > before + 100, timeout=RECOVERY, what="I9 the work to go on")
+    load.stop()
+    arena.verify(arena.settle(timeout=RECOVERY))

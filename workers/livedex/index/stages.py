@@ -3,6 +3,7 @@
 A stage returns the work with more known about it, or raises: the pipeline then drops the batch.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from livedex.core.change import Change, Reason, Rejection
 from livedex.core.chunking import Chunk, chunk
 from livedex.core.isolate import Streak, isolate
 from livedex.core.plan import DocumentPlan, DocumentResult, outcomes, plan, read
+from livedex.core.record import Place
 from livedex.encoders.port import EncodingStopped
 from livedex.errors import ConfigError, SystemicError, UnavailableError
 from livedex.index.batch import Applied, Batch, PoisonFoundError, UnsettledError, Work
@@ -22,6 +24,7 @@ from livedex.index.store import Store
 from livedex.observe import IndexMetrics
 
 RECENT_VECTORS = 8192  # vectors kept in memory, 12 MB at 384 dimensions: enough for all batches in flight
+MEMORY_TRIES = 4  # of a document that the encoder has no memory for, before it is at fault
 DETAIL_CHARACTERS = 300  # of an encoder's message in a dead letter
 NOT_THE_TEXT = (UnavailableError, EncodingStopped, SystemicError, ConfigError)  # what an encoder raises whatever the text is
 
@@ -49,6 +52,7 @@ class Stages:
         self._failures_in_a_row = failures_in_a_row
         self._unembedded = Streak(failures_in_a_row)
         self._unstored = Streak(failures_in_a_row)
+        self._starved: Counter[Place] = Counter()  # tries of documents that the encoder had no memory for, each alone
 
     def plan(self, work: Work) -> Work:
         """Decode, fold, drop what is stale, chunk, and look up which chunks are embedded already."""
@@ -132,6 +136,10 @@ class Stages:
                 vectors.update(self._encode_chunks(work.batch, own) if own else {})
             except NOT_THE_TEXT:
                 raise
+            except MemoryError as error:
+                if len(documents) == 1:
+                    self._wait_for_memory(_content(documents[0]))
+                return error
             except Exception as error:  # noqa: BLE001 - whatever the model makes of a text
                 return error
             if own:
@@ -142,6 +150,13 @@ class Stages:
         contents = ((_content(document), error) for document, error in isolate(asking, failure))
         failed = {content.place.offset: self._at_fault(self._unembedded, content, error) for content, error in contents}
         return vectors, failed
+
+    def _wait_for_memory(self, content: Change) -> None:
+        """Others may have used it up, so a document is tried again, a few times."""
+        self._starved[content.place] += 1
+        if self._starved[content.place] < MEMORY_TRIES:
+            raise UnavailableError("embedder", "the encoder has no memory for a document")
+        del self._starved[content.place]
 
     def _poison(self, work: Work, rehearse: Callable[[Sequence[DocumentPlan]], object]) -> PoisonFoundError | None:
         """The documents that the database refuses, found by trying parts; None when it refuses none of them alone."""

@@ -17,7 +17,7 @@ from livedex.observe import logger
 
 T = TypeVar("T")
 
-GRACE = 8.0  # seconds from a signal to the end of the process
+GRACE = 7.0  # seconds from a signal to the end of the process
 _log = logger("lifecycle")
 
 

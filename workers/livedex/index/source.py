@@ -25,6 +25,7 @@ from livedex.config import GROUP, KafkaSettings
 from livedex.core.continuity import Topic
 from livedex.core.record import Record
 from livedex.errors import ConfigError
+from livedex.index import mending
 from livedex.index.unreadable import unreadable
 from livedex.kafka import open_admin, open_client, topic_of, translated
 
@@ -99,7 +100,7 @@ class KafkaSource(ConsumerRebalanceListener):
         """Wait up to `timeout` seconds for records. LostPositionError when a position is not in its log, UnreadableError when
         the records at it cannot be taken apart; neither may be polled on without `release`.
         """
-        self._free_parked()
+        mending.before_poll(self._consumer)
         with translated():
             try:
                 batches = self._consumer.poll(int(timeout * 1000))
@@ -112,14 +113,6 @@ class KafkaSource(ConsumerRebalanceListener):
         gained, lost = self._ownership_changes()
         records = {tp: tuple(map(_record, batch)) for tp, batch in batches.items() if tp in self._reading}
         return Polled(gained=gained, lost=lost, records=records)
-
-    def _free_parked(self) -> None:
-        """Let go of a used-up batch that the client (3.0.12) still holds as the next one: while it does, records that were
-        parked when their partition was paused are never given out after the resume, and the partition stays silent.
-        """
-        fetcher = self._consumer._fetcher  # noqa: SLF001 - the version is pinned, and a test of held back partitions watches
-        if not fetcher._next_partition_records:  # noqa: SLF001
-            fetcher._next_partition_records = None  # noqa: SLF001
 
     def _ownership_changes(self) -> tuple[tuple[TopicPartition, ...], tuple[TopicPartition, ...]]:
         gained: dict[TopicPartition, None] = {}

@@ -33,7 +33,7 @@ from livedex.observe import IndexMetrics
 IDLE_POLL = 0.25  # seconds
 BUSY_POLL = 0.05  # while batches are in flight, so that held back partitions go on soon
 REPORT_EVERY = 2.0  # seconds between reports of the progress to Kafka
-DRAIN = 4.0  # seconds that a stopping worker gives to what is in flight
+DRAIN = 3.0  # seconds that a stopping worker gives to what is in flight
 UNREADABLE_TRIES = 3  # before records that the client cannot take apart become a dead letter
 
 

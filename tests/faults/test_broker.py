@@ -107,8 +107,8 @@ def test_29_the_log_is_compacted_during_a_scan(open_arena: Callable[..., Arena],
         whole.append(
             Record(topic=place.topic, partition=0, offset=place.offset, timestamp_ms=0, key=event.key, value=event.value)
         )
-        left = {record.key for record in arena.records()}
-        return not left & deleted and arena.watch() is None
+        arena.watch()
+        return not {record.key for record in arena.records()} & deleted
 
     folded = oracle.fold(oracle.good(whole, numbered_by="log"))
     deleted = {name.encode() for name, document in folded.items() if name.startswith("gone/") and document.text is None}

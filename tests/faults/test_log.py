@@ -1,6 +1,5 @@
 """Logs that change under a running worker: what can be followed is followed, what cannot stops its source loudly."""
 
-import json
 import random
 import signal
 from collections.abc import Callable, Iterator
@@ -13,9 +12,9 @@ from kafka.admin import KafkaAdminClient
 from support.faults import audit, checks, vitals
 from support.faults.arena import Arena
 from support.faults.encoder import Behaviour
+from support.faults.events import numbered, tombstone
 from support.faults.lives import shows_the_fold
 from support.faults.script import Event
-from support.faults.texts import write
 from support.faults.topics import make_again, reset, stopped
 from support.waiting import until
 from support.workers import Process
@@ -144,38 +143,24 @@ def test_25_retention_passes_the_progress(arena: Arena, admin: KafkaAdminClient)
     assert_begins_anew(arena, worker)
 
 
-def event(name: str, version: int, serial: int, choose: random.Random, op: str = "upsert") -> Event:
-    """An event of the source; its text says which writing it is."""
-    title, text = write(name, serial, choose)
-    content = {"title": title, "text": text, "metadata": {"serial": serial}} if op == "upsert" else {}
-    value = json.dumps({"op": op, "id": name, "version": version, **content}).encode()
-    return Event(name=name, kind=op, key=name.encode(), value=value, version=version)
-
-
-def tombstone(name: str, version: int) -> Event:
-    """The null value that follows a delete, for compaction."""
-    headers = (("livedex-version", str(version).encode()),)
-    return Event(name=name, kind="delete", key=name.encode(), value=None, headers=headers, version=version)
-
-
 def captured(choose: random.Random) -> Iterator[Event]:
     """What a capture of a database's changes sends of one run of its transactions."""
     serial = iter(range(1, 10**6))
     for number in range(25):
         a, b, c, d = (f"row/{letter}{number}" for letter in "abcd")
-        one, two, three = (event(a, version, next(serial), choose) for version in (1, 2, 3))
+        one, two, three = (numbered(a, version, "upsert", choose, serial=next(serial)) for version in (1, 2, 3))
         yield from (one, two, three, two)  # the capture crashed and repeats: 1 2 3 2
         # the key changes from b to c, in one transaction: both events have its version, and the old key's tombstone follows
-        yield event(b, 10, next(serial), choose)
-        yield from (event(b, 11, 0, choose, "delete"), tombstone(b, 11), event(c, 11, next(serial), choose))
+        yield numbered(b, 10, "upsert", choose, serial=next(serial))
+        yield from (numbered(b, 11, "delete", choose), tombstone(b, 11), numbered(c, 11, "upsert", choose, serial=next(serial)))
         # several changes in one transaction, and so of one version: the later one in the log wins
         for _ in range(3):
-            yield event(d, 20, next(serial), choose)
+            yield numbered(d, 20, "upsert", choose, serial=next(serial))
         if number % 3 == 0:  # deleted, written and deleted again within one version
             yield from (
-                event(d, 20, 0, choose, "delete"),
-                event(d, 20, next(serial), choose),
-                event(d, 20, 0, choose, "delete"),
+                numbered(d, 20, "delete", choose),
+                numbered(d, 20, "upsert", choose, serial=next(serial)),
+                numbered(d, 20, "delete", choose),
             )
             yield tombstone(d, 20)
 

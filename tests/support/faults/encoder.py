@@ -27,7 +27,7 @@ _TICK = 0.05  # seconds between two looks at whether a slow encoding is to be st
 class Behaviour:
     """How texts are embedded. With `mark`, only calls with a text that has the mark are affected, except by `seconds`."""
 
-    fails: str = ""  # raise, nan, zero, dimension, unavailable
+    fails: str = ""  # raise, nan, zero, dimension, unavailable, memory
     mark: str = ""
     seconds: float = 0.0  # that each call takes
     revision: str = "1"  # read when the encoder is opened
@@ -83,6 +83,8 @@ class ControlledEncoder(HashEncoder):
         affected = told.fails if not told.mark or any(told.mark in text for text in texts) else ""
         if affected == "raise":
             raise RuntimeError("the input has a token that the model does not know")
+        if affected == "memory":
+            raise MemoryError
         if affected == "unavailable":
             raise UnavailableError("embedder", "the embedder does not answer")
         vectors = super().encode_documents([told.salt + text for text in texts], stopped=stopped)

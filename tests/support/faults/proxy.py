@@ -85,6 +85,11 @@ class Proxy:
             listener.close()
         self.reset_all()
 
+    def redirect(self, upstream: int) -> None:
+        """Forward to another port from now on; connections that there are end."""
+        self._upstream = upstream
+        self.reset_all()
+
     def reset_all(self) -> None:
         """Reset the connections that there are; new ones are taken."""
         with self._lock:

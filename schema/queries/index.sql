@@ -136,10 +136,21 @@ insert into livedex.dead_letter (topic, partition, "offset", document_id, key, v
                                  epoch, version)
 values (%(topic)s, %(partition)s, %(offset)s, %(document_id)s, %(key)s, %(value)s, %(headers)s, %(timestamp)s,
         %(stage)s, %(reason)s, %(detail)s, %(epoch)s, %(version)s)
+-- Read again it may be another record: versions from the source keep their epoch when the topic is made anew.
 on conflict on constraint dead_letter_place_key do update
    set attempts = livedex.dead_letter.attempts + 1, failed_at = clock_timestamp(), stage = excluded.stage,
-       reason = excluded.reason, detail = excluded.detail,
-       state = case livedex.dead_letter.state when 'discarded' then 'discarded' else 'open' end
+       reason = excluded.reason, detail = excluded.detail, document_id = excluded.document_id, key = excluded.key,
+       value = excluded.value, headers = excluded.headers, timestamp = excluded.timestamp, version = excluded.version,
+       state = case when livedex.dead_letter.state = 'discarded' and livedex.dead_letter.value is not distinct from excluded.value
+                    then 'discarded' else 'open' end
+
+-- name: settle_dead_letters
+-- Records that could not be indexed at an earlier reading of the log, and were now.
+update livedex.dead_letter
+   set state = 'replayed'
+ where topic = %(topic)s and epoch = %(epoch)s and partition = %(partition)s
+   and "offset" >= %(expected_offset)s and "offset" < %(next_offset)s
+   and state = 'open' and "offset" <> all(%(rejected)s)
 
 -- name: open_dead_letters
 select reason, count(*) as letters from livedex.dead_letter where state = 'open' group by reason

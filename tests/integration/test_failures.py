@@ -265,3 +265,23 @@ def test_a_generation_that_was_replaced_is_written_no_more(index: Index) -> None
     end = index.send("good 1")
     until(lambda: index.app.metrics.fenced._value.get() > 0, what="the batch to be refused")
     assert (index.progress(), index.documents()) == (end - 1, {"good 0"})
+
+
+def test_a_letter_is_closed_when_its_record_can_be_indexed_after_all(index: Index) -> None:
+    """Read again with the encoder mended, the record is applied and its letter not open any more; one that fails again is."""
+
+    def fails(texts: Sequence[str], vectors: Vectors) -> Vectors:
+        if any(name in text for text in texts for name in blamed):
+            raise ValueError("a token that the model does not know")
+        return vectors
+
+    blamed = ["first", "second"]
+    index.encoder.mood = fails
+    end = index.send("first", "second", "good")
+    index.caught_up(end)
+    blamed.remove("first")
+    index.workers.execute("update livedex.source_progress set next_offset = 0")
+    index.caught_up(end)
+    letters = "select document_id, state, attempts from livedex.dead_letter order by id"
+    assert index.workers.rows(letters) == [("first", "replayed", 1), ("second", "open", 2)]
+    assert index.documents() == {"first", "good"}

@@ -159,6 +159,22 @@ def _result(
 _STAGES = {Reason.EMBEDDING_FAILED: "embed", Reason.STORING_FAILED: "store"}
 
 
+def write_dead_letters(connection: Connection, advance: Advance, plan: BatchPlan) -> None:
+    """Keep the records that cannot be indexed, and close the letters of those that can be by now."""
+    claim = advance.claim
+    settled = {
+        "topic": claim.topic,
+        "partition": claim.partition,
+        "epoch": claim.epoch,
+        "expected_offset": advance.expected_offset,
+        "next_offset": advance.next_offset,
+        "rejected": [record.offset for record, _ in plan.rejected],
+    }
+    connection.execute(query("index", "settle_dead_letters"), settled)
+    for record, rejection in plan.rejected:
+        connection.execute(query("index", "add_dead_letter"), dead_letter(record, rejection, claim))
+
+
 def dead_letter(record: Record, rejection: Rejection, claim: Claim) -> dict[str, Any]:
     """The row of a record that cannot be indexed, with its exact bytes."""
     return {

@@ -24,7 +24,7 @@ from livedex.core.plan import BatchPlan, DocumentPlan, DocumentResult, StoredVer
 from livedex.core.record import Version
 from livedex.database import Connection, query, translated
 from livedex.errors import UnavailableError
-from livedex.index.applying import Advance, Claim, apply_documents, dead_letter, move_progress
+from livedex.index.applying import Advance, Claim, apply_documents, move_progress, write_dead_letters
 from livedex.index.refusals import SourceStoppedError, UnknownCommitError, judged
 
 STAGING_CONNECTIONS = 2  # an HNSW insert is bound by its connection; two give 1.8 times the rows on two cores
@@ -135,8 +135,7 @@ class Store:
             with self._connection() as connection, connection.transaction():
                 move_progress(connection, advance, generation)
                 done = apply_documents(connection, generation, advance.claim, plan, keys) if plan.documents else {}
-                for record, rejection in plan.rejected:
-                    connection.execute(query("index", "add_dead_letter"), dead_letter(record, rejection, advance.claim))
+                write_dead_letters(connection, advance, plan)
                 results = done  # from here on there is only the commit
         except UnavailableError as error:
             if results is None:

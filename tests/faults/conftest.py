@@ -42,8 +42,17 @@ def world(stack: Addresses, database_url: str, tmp_path: Path, seed: int) -> Wor
 def open_arena(world: World, nursery: Nursery, request: pytest.FixtureRequest) -> Iterator[Callable[..., Arena]]:
     """Opens the scenario's arena, with what it wants differently. Its workers are forked, which saves seconds each."""
     usual = {"nursery": nursery, "without": request.config.getoption("--faults-without")}
+    opened: list[Arena] = []
     with ExitStack() as held:
-        yield lambda **options: held.enter_context(Arena(world, **{**usual, **options}))
+
+        def enter(**options: Any) -> Arena:
+            opened.append(held.enter_context(Arena(world, **{**usual, **options})))
+            return opened[-1]
+
+        yield enter
+        if plugin.failed(request.node):
+            for arena in opened:
+                arena.report()
 
 
 @pytest.fixture(scope="session")

@@ -83,14 +83,19 @@ class Arena:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is not None:
-            print(f"seed {self.world.seed}, operations in {self.oplog.path}")  # noqa: T201
         for load in self.loads:
             load.give_up()
         self.workers.__exit__(kind, error, trace)
         self.reader.stop()
         self.log.__exit__(kind, error, trace)
         self.oplog.close()
+
+    def report(self) -> None:
+        """Print what helps to find out why a scenario failed: where everything is written down, and what workers are doing."""
+        print(f"seed {self.world.seed}, operations in {self.oplog.path}")  # noqa: T201
+        for worker in self.alive:
+            vitals.say_where(worker)
+            print(f"--- {worker.output}\n{worker.log()[-6000:]}")  # noqa: T201
 
     @property
     def topic(self) -> str:

@@ -4,11 +4,13 @@ An ordinary run takes a random choice of the scenarios that fits into CHOICE_SEC
 """
 
 import random
+from collections.abc import Generator
 
 import pytest
 
 CHOICE_SECONDS = 150
 _seed = pytest.StashKey[int]()
+_failed = pytest.StashKey[bool]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,6 +28,19 @@ def pytest_configure(config: pytest.Config) -> None:
     """Draw the seed."""
     given = config.getoption("--faults-seed")
     config.stash[_seed] = random.SystemRandom().randrange(2**32) if given is None else given
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember failures for the fixtures, which are not told."""
+    report = yield
+    item.stash[_failed] = item.stash.get(_failed, False) or report.failed
+    return report
+
+
+def failed(item: pytest.Item) -> bool:
+    """Whether a test has failed so far."""
+    return item.stash.get(_failed, False)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

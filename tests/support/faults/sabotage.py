@@ -8,6 +8,8 @@
 """
 
 import argparse
+import faulthandler
+import signal
 import sys
 from pathlib import Path
 
@@ -32,6 +34,7 @@ def main() -> None:
         encoder.install(chosen.encoder)
     if chosen.eager:
         _eager()
+    faulthandler.register(signal.SIGUSR1)  # the arena asks before it ends a worker of a scenario that failed
     sys.argv = ["livedex", *chosen.command]
     from livedex import cli
 

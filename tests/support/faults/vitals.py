@@ -1,5 +1,8 @@
 """What can be told of a worker from outside: it lives, it is bounded, and its gauges tell the truth (I9, I12)."""
 
+import contextlib
+import signal
+
 import httpx
 import psutil
 
@@ -25,6 +28,16 @@ def is_stopped(worker: Process) -> bool:
     """Whether SIGSTOP holds it."""
     assert worker.popen.poll() is None, worker.log()[-2000:]
     return psutil.Process(worker.popen.pid).status() == psutil.STATUS_STOPPED
+
+
+def say_where(worker: Process) -> None:
+    """Let a worker write into its log what each of its threads is doing; one that is stopped or gone says nothing."""
+    if worker.popen.poll() is not None or is_stopped(worker):
+        return
+    before = len(worker.log())
+    worker.popen.send_signal(signal.SIGUSR1)
+    with contextlib.suppress(AssertionError):
+        until(lambda: len(worker.log()) > before + 100, timeout=2, what="the worker to say where it is")
 
 
 def waits_for(worker: Process, dependency: str) -> bool:

@@ -15,6 +15,8 @@ from typing import Any, LiteralString, cast
 import psycopg
 from pgvector.psycopg import register_vector
 from psycopg import errors, sql
+from psycopg.abc import RV, PQGen
+from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from livedex import resources
@@ -31,6 +33,9 @@ SOUND_PGVECTOR = (0, 8, 4)  # no index damage under insert and vacuum
 WRITER_SETTINGS: Mapping[str, str] = MappingProxyType(
     {"idle_in_transaction_session_timeout": "10s", "lock_timeout": "5s", "statement_timeout": "60s"}
 )
+
+# Longer than any statement of ours may take: then not the server is slow, but the network swallows what it is asked, or says.
+ANSWER_TIMEOUT = 75.0  # seconds
 
 # Not the statement's fault: the same transaction, begun again, may pass.
 _PASSING = (
@@ -97,6 +102,30 @@ def connect(url: str, *, timeout: int = CONNECT_TIMEOUT) -> Connection:
     return connection
 
 
+class _PatientConnection(Connection):
+    """A connection that is closed when an answer takes longer than `patience` seconds. Without it, whoever asks a server that
+    takes everything and says nothing would wait for ever, and keepalives that a proxy answers do not help.
+    """
+
+    patience = ANSWER_TIMEOUT
+
+    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        """See psycopg."""
+        try:
+            return super().wait(gen, interval, self.patience if timeout is None else timeout)
+        except psycopg.OperationalError:
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:  # no answer came: not even an error
+                self.pgconn.finish()
+            raise
+
+
+def _check(connection: _PatientConnection) -> None:
+    """Whether a pooled connection still works; soon, because somebody waits for it."""
+    connection.patience = CONNECT_TIMEOUT
+    ConnectionPool.check_connection(connection)
+    connection.patience = ANSWER_TIMEOUT
+
+
 @contextmanager
 def _settings_blamed() -> Iterator[None]:
     """A connect that fails because of a wrong password, role, database or option -> ConfigError; other errors pass."""
@@ -130,18 +159,19 @@ def open_pool(
     """
     pool = ConnectionPool(
         url,
+        connection_class=_PatientConnection,
         kwargs={"autocommit": True, "connect_timeout": CONNECT_TIMEOUT, "application_name": name, **_KEEPALIVES},
         min_size=1,
         max_size=size,
         timeout=CONNECT_TIMEOUT,
         reconnect_timeout=CONNECT_TIMEOUT,
         configure=partial(prepare, settings=settings),
-        check=ConnectionPool.check_connection,
+        check=_check,
         name=name,
         open=False,
     )
     pool.open(wait=False)
-    return pool
+    return cast("ConnectionPool[Connection]", pool)
 
 
 # A server that vanished without a word is noticed after about 10 seconds, not after hours.

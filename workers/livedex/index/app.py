@@ -143,7 +143,7 @@ class IndexApp:
         for partition, own in list(self._worker.holdings.partitions.items()):
             labels = (partition.topic, str(partition.partition))
             end = ends.get(partition, 0)
-            self.metrics.staleness.labels(*labels).set(own.progress.staleness(now, end))
+            self.metrics.staleness.labels(*labels).set(own.staleness(now, end))
             self.metrics.offset_lag.labels(*labels).set(own.progress.lag(end))
         held = self._worker.held
         for reason in Hold:

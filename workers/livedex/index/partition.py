@@ -68,6 +68,11 @@ class Partition:
         self.unread.clear()
         self.poisoned = {offset: why for offset, why in self.poisoned.items() if offset >= next_offset}
 
+    def staleness(self, now: float, end_offset: int) -> float:
+        """As its progress says. Of a stopped source the offsets say nothing: its log may be another one."""
+        stopped_since = self.progress.stalled_since if self.hold is Hold.STOPPED else None
+        return self.progress.staleness(now, end_offset) if stopped_since is None else max(0.0, now - stopped_since)
+
     def tries(self, offset: int) -> int:
         """Count one more try to read what stands at an offset; how many there were."""
         self.unread[offset] += 1

@@ -20,6 +20,26 @@ from livedex.observe import IndexMetrics
 BATCHES_BETWEEN_STAGES = 2  # one in work, one ready: more would only hold memory
 
 
+class Handover:
+    """Between the encoder and what keeps its vectors: who puts waits until it was taken, so that the encoder is never more than
+    one batch ahead. A kill loses what was embedded and not staged.
+    """
+
+    def __init__(self) -> None:
+        self._queue: queue.Queue[Any] = queue.Queue(1)
+
+    def put(self, work: Any) -> None:
+        """Hand over; returns when it was taken."""
+        self._queue.put(work)
+        self._queue.join()
+
+    def get(self) -> Any:
+        """Take what comes next."""
+        work = self._queue.get()
+        self._queue.task_done()
+        return work
+
+
 class Ownership:
     """Which partitions this worker may work on, under which claim. Read by every stage, so that lost work stops early."""
 
@@ -60,7 +80,8 @@ class Pipeline:
         self._metrics = metrics
         self._ended: queue.SimpleQueue[End] = queue.SimpleQueue()
         self._entry: FairQueue[Work] = FairQueue()  # bounded by the bytes that the worker lets in flight
-        embedding, staging, applying = (queue.Queue[Any](BATCHES_BETWEEN_STAGES) for _ in range(3))
+        embedding, applying = (queue.Queue[Any](BATCHES_BETWEEN_STAGES) for _ in range(2))
+        staging = Handover()
         self._threads = [
             self._stage("plan", stages.plan, self._entry.get, embedding.put),
             self._stage("embed", stages.embed, embedding.get, staging.put),

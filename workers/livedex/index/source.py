@@ -143,8 +143,16 @@ class KafkaSource(ConsumerRebalanceListener):
             return int(self._consumer.end_offsets([partition], timeout_ms=ASK_TIMEOUT_MS)[partition])
 
     def position(self, partition: TopicPartition) -> int | None:
-        """Up to where a claimed partition was read, gaps and markers of transactions included."""
-        return int(self._consumer.position(partition)) if partition in self._reading and self.holds(partition) else None
+        """Up to where a claimed partition was read, gaps and markers of transactions included; None also while the client
+        cannot say: it asks the broker whether its position is still in the log when that came back with another epoch.
+        """
+        if partition not in self._reading or not self.holds(partition):
+            return None
+        try:
+            position = self._consumer.position(partition, timeout_ms=ASK_TIMEOUT_MS)
+        except (KafkaError, OSError):
+            return None  # the next poll says what is wrong
+        return None if position is None else int(position)
 
     def begin(self, partition: TopicPartition, offset: int) -> None:
         """Read a claimed partition from here on."""

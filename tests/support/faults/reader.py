@@ -162,7 +162,7 @@ class Reader:
                 newest[key] = max(newest.get(key, ()), one.version)
         return [
             f"a search showed {seen.name}#{seen.serial} after {'the delete' if seen.deleted else ''} {seen.content_version}"
-            for seen in self.sightings
+            for seen in self.sightings.copy()  # in one step: the reader goes on
             if (version := newest.get((seen.name, seen.serial), ())) < seen.content_version
             or (seen.deleted and version == seen.content_version)
         ]

@@ -62,12 +62,6 @@ def world(stack: Addresses, own_url: str, proxy: Proxy, tmp_path: Path, seed: in
     )
 
 
-def only_in_full(seconds: float, *, full: bool) -> None:
-    """The long outages are part of the whole matrix only."""
-    if seconds == LONG_OUTAGE and not full:
-        pytest.skip("two minutes of outage are for --faults=all")
-
-
 def letters_are_poison(arena: Arena) -> None:
     """No dead letter came because of a fault, while it lasts."""
     reasons = {row[0] for row in arena.rows("select distinct reason from livedex.dead_letter")}
@@ -88,13 +82,12 @@ def caught_up(arena: Arena, *, since: float | None = None) -> None:
 
 
 @pytest.mark.scenario(13, seconds=40)
-@pytest.mark.parametrize("seconds", [OUTAGE, LONG_OUTAGE])
+@pytest.mark.parametrize("seconds", [OUTAGE, pytest.param(LONG_OUTAGE, marks=pytest.mark.scenario(13, seconds=170))])
 @pytest.mark.parametrize("when", ["at-start", "in-the-middle"])
-def test_13_postgres_is_away(open_arena: Callable[..., Arena], server: Server, full: bool, when: str, seconds: float) -> None:
+def test_13_postgres_is_away(open_arena: Callable[..., Arena], server: Server, when: str, seconds: float) -> None:
     """A Postgres that is away for long ends no worker and makes no dead letter; staleness tells of it, and half a minute after
     it is back everything is applied.
     """
-    only_in_full(seconds, full=full)
     arena = open_arena()
     load = arena.load(8_000, rate=40)
     if when == "in-the-middle":

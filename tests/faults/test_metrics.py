@@ -222,10 +222,8 @@ RESIDENT = 10**9  # bytes
 
 
 @pytest.mark.scenario(31, seconds=200)
-def test_31_memory_under_large_documents_and_a_burst(open_arena: Callable[..., Arena], full: bool) -> None:
+def test_31_memory_under_large_documents_and_a_burst(open_arena: Callable[..., Arena]) -> None:
     """Twenty documents of 5 MB and a burst of twenty thousand small ones pass through a worker of less than a gigabyte."""
-    if not full:
-        pytest.skip("minutes of large documents are for --faults=all")
     arena = open_arena(mix=Mix(most_paragraphs=2, poison=0), documents=SMALL)
     arena.reader.stop()  # it reads every text again and again
     with arena.connect() as connection:

@@ -91,14 +91,12 @@ def caught_up(arena: Arena) -> None:
 
 
 @pytest.mark.scenario(13, seconds=50)
-@pytest.mark.parametrize("seconds", [OUTAGE, LONG_OUTAGE])
+@pytest.mark.parametrize("seconds", [OUTAGE, pytest.param(LONG_OUTAGE, marks=pytest.mark.scenario(13, seconds=170))])
 @pytest.mark.parametrize("when", ["at-start", "in-the-middle"])
-def test_13_the_broker_is_away(open_arena: Callable[..., Arena], behind: Behind, full: bool, when: str, seconds: float) -> None:
+def test_13_the_broker_is_away(open_arena: Callable[..., Arena], behind: Behind, when: str, seconds: float) -> None:
     """A broker that is away for long ends no worker and makes no dead letter; staleness tells of it, and half a minute after it
     is back everything is applied.
     """
-    if seconds == LONG_OUTAGE and not full:
-        pytest.skip("two minutes of outage are for --faults=all")
     arena = open_arena()
     load = arena.load(8_000, rate=40)
     arena.wait_for(lambda: len(load.acknowledged) > 50, what="events in the log")

@@ -96,6 +96,12 @@ def index(workers: Workers, log: Log) -> Iterator[Index]:
         yield made
 
 
+def away(texts: Sequence[str], vectors: Vectors) -> Vectors:
+    """A mood: nobody is there."""
+    del texts, vectors
+    raise UnavailableError("embedder", "the model server does not answer")
+
+
 def names(count: int, of: str = "good") -> list[str]:
     """So many names."""
     return [f"{of} {number}" for number in range(count)]
@@ -138,8 +144,9 @@ def test_an_encoder_that_fails_on_everything_skips_nothing(index: Index) -> None
     def broken(texts: Sequence[str], vectors: Vectors) -> Vectors:
         raise ValueError("the weights are gone")
 
-    index.encoder.mood = broken
+    index.encoder.mood = away  # until all are in the log, so that they come in one batch
     end = index.send(*names(40))
+    index.encoder.mood = broken
     until(lambda: index.not_ready_for() == [f"{index.topic}[0]"], what="the worker to be not ready")
     until(lambda: index.held("systemic") == 1, what="the gauge")
     assert (index.progress(), index.letters()) == (0, [])
@@ -193,10 +200,6 @@ def test_a_missing_table_stops_at_once(index: Index) -> None:
 
 def test_an_encoder_that_is_away_is_waited_for(index: Index) -> None:
     """No dead letter, no end: the dependency is named until it is back."""
-
-    def away(texts: Sequence[str], vectors: Vectors) -> Vectors:
-        raise UnavailableError("embedder", "the model server does not answer")
-
     index.encoder.mood = away
     end = index.send(*names(30))
     until(lambda: index.not_ready_for() == ["embedder"], what="the worker to wait for the embedder")
@@ -234,8 +237,10 @@ def test_what_postgres_refuses_is_isolated_too(index: Index, refusal: str) -> No
 
 def test_a_database_that_refuses_everything_skips_nothing(index: Index) -> None:
     """Twenty refusals in a row are the database's fault."""
-    index.workers.execute("alter table livedex.document add constraint refused check (title is null)")
+    index.encoder.mood = away  # until all are in the log, so that they come in one batch
     end = index.send(*names(40), title="any")
+    index.workers.execute("alter table livedex.document add constraint refused check (title is null)")
+    index.encoder.mood = lambda _, vectors: vectors
     until(lambda: index.not_ready_for() == [f"{index.topic}[0]"], what="the worker to be not ready")
     assert (index.progress(), index.letters()) == (0, [])
     index.workers.execute("alter table livedex.document drop constraint refused")

@@ -14,9 +14,9 @@ returning chunking_id
 
 -- name: create_generation
 insert into livedex.generation (collection_id, chunking_id, model, model_revision, encoder, dimension, metric, storage,
-                                query_prompt, document_prompt)
+                                query_prompt, document_prompt, precision, probe)
 values (%(collection_id)s, %(chunking_id)s, %(model)s, %(revision)s, %(encoder)s, %(dimension)s, %(metric)s, %(storage)s,
-        %(query_prompt)s, %(document_prompt)s)
+        %(query_prompt)s, %(document_prompt)s, %(precision)s, %(probe)s)
 returning generation_id
 
 -- name: activate_generation

@@ -2,6 +2,7 @@
 -- The active generation of each collection, with its chunking.
 select c.collection_id, c.name as collection, c.version_mode,
        g.generation_id, g.model, g.model_revision, g.encoder, g.dimension, g.metric, g.storage, g.query_prompt, g.document_prompt,
+       g.precision, g.probe,
        k.chunking_id, k.parameters, k.max_tokens, k.text_config::text
   from livedex.collection c
   join livedex.generation g on g.generation_id = c.active_generation

@@ -27,6 +27,8 @@ create table livedex.chunking (
 create index chunking_collection_idx on livedex.chunking (collection_id);
 
 -- One way of turning chunks into vectors. Vectors of different generations never share a table, so they never meet.
+-- `encoder` and `precision` are those that wrote it first. `probe`: the vectors that this encoder gives for a few fixed texts
+-- (float32, little-endian), by which another adapter, precision or server shows that it gives the same.
 create table livedex.generation (
   generation_id   int generated always as identity primary key,
   collection_id   int not null references livedex.collection on delete cascade,
@@ -41,7 +43,9 @@ create table livedex.generation (
   query_prompt    text not null default '',
   document_prompt text not null default '',
   state           text not null default 'active' constraint generation_state check (state in ('building', 'active', 'retired')),
-  created_at      timestamptz not null default now()
+  created_at      timestamptz not null default now(),
+  precision       text not null default 'f32',
+  probe           bytea
 );
 create index generation_collection_idx on livedex.generation (collection_id);
 alter table livedex.collection

@@ -86,3 +86,27 @@ class Generator:
         )
         heading = f"## {self._random.choice(words)}\n\n" if self._random.random() < 0.2 else ""
         return heading + " ".join(sentences)
+
+
+def paragraphs(*, seed: int, count: int) -> list[str]:
+    """Texts of one to about two hundred words, some with marks that Markdown knows."""
+    choose = random.Random(seed)
+    words = [
+        "the",
+        "index",
+        "fold",
+        "offset",
+        "of",
+        "and",
+        "partition",
+        "reads",
+        "commit",
+        "before",
+        "chunk",
+        "vector",
+        "quick",
+    ]
+    return [
+        f"{choose.choice(['', '# ', '- ', '> ', '`x` '])}{' '.join(choose.choices(words, k=choose.randrange(1, 200)))}."
+        for _ in range(count)
+    ]

@@ -24,7 +24,7 @@ STEPS = ("plan", "embed", "stage", "apply")
 ENCODER = HashEncoder(ModelSpec(model="hash-4"))
 GENERATION = Generation(
     generation_id=1, collection_id=1, collection="c", version_mode=VersionMode.LOG, chunking_id=1, spec=ChunkingSpec(),
-    text_config="simple", metric="cosine", storage="halfvec", identity=ENCODER.identity,
+    text_config="simple", metric="cosine", storage="halfvec", identity=ENCODER.identity, probe=None,
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from livedex.config import CollectionSettings, Settings
 from livedex.core.chunking import ChunkingSpec
 from livedex.database import Connection, query, translated
 from livedex.encoders import Encoder, ModelSpec, open_encoder
+from livedex.encoders.probe import probe, to_bytes
 from livedex.errors import ConfigError
 from livedex.kafka import MAX_REQUEST_BYTES, describe, open_admin
 from livedex.kafka import translated as kafka_translated
@@ -201,6 +202,8 @@ def _create_generation(connection: Connection, wanted: Wanted, collection_id: in
         "metric": wanted.settings.metric,
         "storage": wanted.settings.storage,
         **asdict(identity),
+        # the hash encoder is the same everywhere
+        "probe": None if identity.encoder == "hash" else to_bytes(probe(wanted.encoder)),
     }
     arguments["chunking_id"] = _returned(connection, "create_chunking", arguments)
     arguments["generation_id"] = _returned(connection, "create_generation", arguments)

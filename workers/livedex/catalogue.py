@@ -13,6 +13,7 @@ from livedex.core.chunking import ChunkingSpec
 from livedex.core.continuity import KnownTopic
 from livedex.database import Connection, query
 from livedex.encoders import Encoder, Identity, ModelSpec, open_encoder
+from livedex.encoders.probe import TOLERANCE, agreement, probe, to_vectors
 from livedex.errors import ConfigError
 
 # The class of the advisory locks that keep a collection's generation: shared by who applies a batch, alone by who replaces it.
@@ -33,6 +34,7 @@ class Generation:
     metric: str
     storage: str
     identity: Identity
+    probe: bytes | None  # the vectors of the encoder that made it, see encoders/probe.py; None: it kept none
 
     @property
     def embeddings(self) -> str:
@@ -65,6 +67,18 @@ class Generation:
                     "Install the model that the generation was made with: two mixed would spoil every search"
                 )
 
+    def check_probe(self, encoder: Encoder) -> None:
+        """ConfigError unless the encoder, whatever adapter it is, gives the vectors of the one that made this."""
+        if self.probe is None:
+            return
+        found = agreement(probe(encoder), to_vectors(self.probe, self.identity.dimension))
+        if found < TOLERANCE:
+            raise ConfigError(
+                f"generation {self.generation_id} of collection {self.collection} was written by {_adapter(self.identity)}, "
+                f"and {_adapter(encoder.identity)} gives other vectors: cosine {found:.5f}, at least {TOLERANCE} was "
+                f"expected. Set LIVEDEX_EMBEDDER={self.identity.encoder}: two mixed would spoil every search"
+            )
+
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> "Generation":
         """From a row of the query `generations`."""
@@ -86,7 +100,9 @@ class Generation:
                 max_tokens=row["max_tokens"],
                 query_prompt=row["query_prompt"],
                 document_prompt=row["document_prompt"],
+                precision=row["precision"],
             ),
+            probe=row["probe"],
         )
 
 
@@ -133,9 +149,16 @@ def open_checked(embedder: EmbedderName, generation: Generation) -> Encoder:
             f"generation {generation.generation_id} of collection {generation.collection} was written by the model "
             f"{generation.identity.model!r}, and the embedder is hash, which is for tests: unset LIVEDEX_EMBEDDER"
         )
-    encoder = open_encoder(embedder, generation.model_spec)
-    generation.check(encoder)
-    return encoder
+
+    def check(encoder: Encoder) -> None:
+        generation.check(encoder)
+        generation.check_probe(encoder)
+
+    return open_encoder(embedder, generation.model_spec, check=check)
+
+
+def _adapter(identity: Identity) -> str:
+    return f"{identity.encoder} ({identity.precision})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from livedex.encoders import Identity, ModelSpec
+from livedex.encoders import Encoder, Identity, ModelSpec
 from livedex.encoders.hash import HashEncoder
 from livedex.encoders.port import EncodingStopped, Vectors
 from livedex.errors import UnavailableError
@@ -123,8 +123,10 @@ def install(folder: Path) -> None:
     """Make this process's hash encoders controlled ones."""
     from livedex import catalogue
 
-    def open_encoder(_embedder: Any, spec: ModelSpec) -> ControlledEncoder:
-        return ControlledEncoder(spec, folder)
+    def open_encoder(_embedder: Any, spec: ModelSpec, *, check: Callable[[Encoder], None]) -> ControlledEncoder:
+        encoder = ControlledEncoder(spec, folder)
+        check(encoder)
+        return encoder
 
     assert hasattr(catalogue, "open_encoder")
     setattr(catalogue, "open_encoder", open_encoder)  # noqa: B010 - it is not the module's to give away

@@ -89,7 +89,8 @@ def model_check() -> None:
     """Any model's vectors go into any generation's table."""
     from livedex import catalogue
 
-    _patch(catalogue.Generation, "check", lambda _self, _encoder: None)
+    for check in ("check", "check_probe"):
+        _patch(catalogue.Generation, check, lambda _self, _encoder: None)
 
 
 def bisection() -> None:

@@ -24,6 +24,7 @@ class HashEncoder:
         dimension = int(named[1]) if named else DIMENSION
         self.identity = Identity(
             encoder="hash",
+            precision="f32",
             model=f"hash-{dimension}",
             revision="1",
             dimension=dimension,

@@ -10,9 +10,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from livedex.config import EmbedderName
-from livedex.errors import ConfigError
-
 Vectors = NDArray[np.float32]
 
 
@@ -34,7 +31,8 @@ class ModelSpec:
 class Identity:
     """What makes two encoders give the same vectors; a generation pins it."""
 
-    encoder: str  # the adapter: torch, hash
+    encoder: str  # the adapter: torch, openvino, hash
+    precision: str  # f32, bf16, int8
     model: str
     revision: str  # digest of the model's files
     dimension: int
@@ -62,16 +60,3 @@ class Encoder(Protocol):
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """Vectors of texts that search."""
         ...
-
-
-def open_encoder(embedder: EmbedderName, spec: ModelSpec) -> Encoder:
-    """Load the model with the named adapter; `auto` takes torch and never hash. Seconds, and hundreds of MB, for a real one."""
-    if embedder in ("auto", "torch"):
-        from livedex.encoders.torch import TorchEncoder
-
-        return TorchEncoder(spec)
-    if embedder == "hash":
-        from livedex.encoders.hash import HashEncoder
-
-        return HashEncoder(spec)
-    raise ConfigError(f"the embedder {embedder} is not available in this version: set LIVEDEX_EMBEDDER to auto or torch")

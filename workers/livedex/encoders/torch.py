@@ -1,22 +1,19 @@
-"""The torch adapter: sentence-transformers, fed with batches of texts of like length.
-
-Padding is the enemy: a batch costs as much as its longest text times its size, so texts are sorted by length and a
-batch is as many as fit a budget of tokens.
-"""
+"""The torch adapter: sentence-transformers, fed with batches of texts of like length."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from livedex.encoders.batching import batches
+from livedex.encoders.conversion import facts
 from livedex.encoders.models import digest_of, find_model
 from livedex.encoders.port import EncodingStopped, Identity, ModelSpec, Vectors
 from livedex.errors import ConfigError
 
 TOKENS_PER_BATCH = 2048  # measured best between 512 and 16,384 on a processor: small batches stay in its cache
 TEXTS_PER_COUNT = 256  # an encoding takes a hundred times its text's memory
-_DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the names that models give it
 
 
 class TorchEncoder:
@@ -39,21 +36,19 @@ class TorchEncoder:
         self._tokenizer.no_padding()
         self._normalise = spec.normalise
         self._lock = threading.Lock()
-        prompts = {name: prompt for name, prompt in (self._model.prompts or {}).items() if prompt}
-        own_document = next((prompts[name] for name in _DOCUMENT_PROMPTS if name in prompts), "")
-        dimension, max_tokens = self._model.get_embedding_dimension(), self._model.max_seq_length
-        if dimension is None or max_tokens is None:
-            raise ConfigError(
-                f"the model in {folder} does not say its dimension or how many tokens it reads: it is no text encoder"
-            )
+        try:
+            found = facts(self._model)
+        except ValueError as error:
+            raise ConfigError(f"the model in {folder} cannot be used: {error}") from error
         self.identity = Identity(
             encoder="torch",
+            precision="f32",
             model=spec.model,
             revision=digest_of(folder),
-            dimension=dimension,
-            max_tokens=max_tokens,
-            query_prompt=prompts.get("query", "") if spec.query_prompt is None else spec.query_prompt,
-            document_prompt=own_document if spec.document_prompt is None else spec.document_prompt,
+            dimension=found.dimension,
+            max_tokens=found.max_tokens,
+            query_prompt=found.query_prompt if spec.query_prompt is None else spec.query_prompt,
+            document_prompt=found.document_prompt if spec.document_prompt is None else spec.document_prompt,
         )
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -87,13 +82,3 @@ class TorchEncoder:
                     show_progress_bar=False,
                 )
         return vectors
-
-
-def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Indices of texts in batches of like length, longest first: size times longest is at most `budget`, or size is 1."""
-    by_length = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    start = 0
-    while start < len(by_length):
-        size = max(1, budget // max(1, lengths[by_length[start]]))
-        yield by_length[start : start + size]
-        start += size

@@ -71,7 +71,9 @@ class IndexApp:
         followed = self._wait(store.catalogue)
         if followed is None:
             return
-        catalogue = self._catalogue(followed)
+        catalogue = self._wait(lambda: self._catalogue(followed))
+        if catalogue is None:
+            return
         self.health.up("embedder")
         self.metrics.serves(", ".join(sorted({g.identity.model for g in catalogue.generations.values()})))
         source = self._wait(lambda: KafkaSource(self._settings.kafka, self.name))

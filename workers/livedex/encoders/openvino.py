@@ -1,0 +1,137 @@
+"""The OpenVINO adapter: a sentence-transformers model as one compiled graph, fed with batches of texts of like length.
+
+It takes bfloat16 where the processor has it and the vectors stay those of torch, checked on the probe's texts each time that
+a model is opened; else single precision.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livedex.encoders.batching import batches
+from livedex.encoders.converted import Converted, converted
+from livedex.encoders.models import digest_of, find_model
+from livedex.encoders.port import EncodingStopped, Identity, ModelSpec, Vectors
+from livedex.encoders.probe import TEXTS, TOLERANCE, agreement
+from livedex.errors import ConfigError
+from livedex.observe import logger
+
+TOKENS_PER_BATCH = 1024  # small batches stay in the processor's cache
+TEXTS_PER_COUNT = 256  # an encoding takes a hundred times its text's memory
+
+_log = logger("encoder")
+
+
+class OpenVinoEncoder:
+    """A sentence-transformers model on the processor, without torch in this process."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        folder = find_model(spec.model)
+        revision = digest_of(folder)
+        model = converted(folder, revision)
+        facts = model.facts
+        self._counting, self._reading = _tokenizers(model, facts.max_tokens)
+        self._lock = threading.Lock()
+        self._normalise = spec.normalise
+        precision = self._compile(model)
+        self.identity = Identity(
+            encoder="openvino",
+            precision=precision,
+            model=spec.model,
+            revision=revision,
+            dimension=facts.dimension,
+            max_tokens=facts.max_tokens,
+            query_prompt=facts.query_prompt if spec.query_prompt is None else spec.query_prompt,
+            document_prompt=facts.document_prompt if spec.document_prompt is None else spec.document_prompt,
+        )
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """See Encoder."""
+        prompt = self.identity.document_prompt
+        counts: list[int] = []
+        for start in range(0, len(texts), TEXTS_PER_COUNT):
+            part = [prompt + text for text in texts[start : start + TEXTS_PER_COUNT]]
+            counts += [len(encoding.ids) for encoding in self._counting.encode_batch_fast(part)]
+        return counts
+
+    def encode_documents(self, texts: Sequence[str], *, stopped: Callable[[], bool] = lambda: False) -> Vectors:
+        """See Encoder."""
+        return self._encode(self.identity.document_prompt, texts, stopped)
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """See Encoder."""
+        return self._encode(self.identity.query_prompt, texts)
+
+    def _compile(self, model: Converted) -> str:
+        """Compile in the fastest precision that gives torch's vectors, and return it."""
+        import openvino
+
+        core = openvino.Core()
+        graph = core.read_model(model.graph)
+        fast = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        texts = [model.facts.document_prompt + text for text in TEXTS]
+        found = 0.0
+        for precision in ("bf16", "f32") if fast else ("f32",):
+            self._compiled: Any = core.compile_model(graph, "CPU", _hints(precision, model))
+            found = agreement(_normalised(self._vectors(texts)), model.reference)
+            _log.info("encoder.checked", encoder="openvino", precision=precision, cosine=round(found, 6))
+            if found >= TOLERANCE:
+                return precision
+        raise ConfigError(
+            f"the model in {model.folder} gives other vectors on openvino than on torch: cosine {found:.5f}, at least "
+            f"{TOLERANCE} was expected: set LIVEDEX_EMBEDDER=torch"
+        )
+
+    def _encode(self, prompt: str, texts: Sequence[str], stopped: Callable[[], bool] = lambda: False) -> Vectors:
+        if not texts:
+            return np.empty((0, self.identity.dimension), np.float32)
+        vectors = self._vectors([prompt + text for text in texts], stopped)
+        return _normalised(vectors) if self._normalise else vectors
+
+    def _vectors(self, texts: Sequence[str], stopped: Callable[[], bool] = lambda: False) -> Vectors:
+        """As the graph gives them."""
+        rows = [encoding.ids for encoding in self._reading.encode_batch_fast(list(texts))]
+        vectors: dict[int, Vectors] = {}
+        for batch in batches([len(tokens) for tokens in rows], TOKENS_PER_BATCH):
+            if stopped():
+                raise EncodingStopped
+            vectors.update(zip(batch, self._run([rows[index] for index in batch]), strict=True))
+        return np.stack([vectors[index] for index in range(len(rows))])
+
+    def _run(self, rows: Sequence[Sequence[int]]) -> Vectors:
+        """The vectors of one batch of token ids."""
+        width = max(map(len, rows))
+        ids: NDArray[np.int64] = np.zeros((len(rows), width), np.int64)
+        mask = np.zeros_like(ids)
+        for row, tokens in enumerate(rows):
+            ids[row, : len(tokens)] = tokens
+            mask[row, : len(tokens)] = 1
+        with self._lock:  # a copy: the next run writes its answer to the same place
+            return np.array(self._compiled({"input_ids": ids, "attention_mask": mask})[0], np.float32)
+
+
+def _normalised(vectors: Vectors) -> Vectors:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
+
+
+def _tokenizers(model: Converted, max_tokens: int) -> tuple[Any, Any]:
+    """(one that counts all tokens, one that stops at what the model reads)."""
+    from tokenizers import Tokenizer
+
+    counting, reading = (Tokenizer.from_file(str(model.tokenizer)) for _ in range(2))
+    reading.enable_truncation(max_tokens)
+    return counting, reading
+
+
+def _hints(precision: str, model: Converted) -> dict[str, Any]:
+    return {
+        "INFERENCE_PRECISION_HINT": precision,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": len(os.sched_getaffinity(0)),
+        "CACHE_DIR": str(model.folder / "compiled"),
+    }

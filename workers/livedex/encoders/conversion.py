@@ -69,7 +69,8 @@ def convert(folder: Path, target: Path) -> None:
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
             types = {"token_type_ids": torch.zeros_like(input_ids)} if found.has_types else {}
             hidden = self.transformer(input_ids=input_ids, attention_mask=attention_mask, **types)[0]
-            vector: torch.Tensor = self.rest({"token_embeddings": hidden, "attention_mask": attention_mask})["sentence_embedding"]
+            features = {"token_embeddings": hidden, "attention_mask": attention_mask}
+            vector: torch.Tensor = self.rest(features)["sentence_embedding"]
             return vector
 
     example = {name: torch.ones(2, 16, dtype=torch.long) for name in ("input_ids", "attention_mask")}

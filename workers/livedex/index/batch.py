@@ -95,15 +95,21 @@ BATCH_BYTES = 2**18  # about a hundred chunks: what waits behind a batch waits f
 
 
 def cut(records: tuple[Record, ...]) -> Iterator[tuple[Record, ...]]:
-    """Parts of about BATCH_BYTES, in order; a larger record is a part of its own."""
+    """Parts of about BATCH_BYTES, in order; a larger record is a part of its own.
+
+    Of the records with one key only the largest counts: all but one text of them are folded away and cost no embedding, so that
+    of many versions of a document that wait one is embedded.
+    """
     part: list[Record] = []
-    size = 0
+    sizes: dict[bytes | int, int] = {}  # by key; a record without one stands for itself
     for record in records:
-        if part and size + record.size > BATCH_BYTES:
+        key = record.offset if record.key is None else record.key
+        before = sizes.get(key, 0)
+        if part and sum(sizes.values()) + max(record.size - before, 0) > BATCH_BYTES:
             yield tuple(part)
-            part, size = [], 0
+            part, sizes, before = [], {}, 0
         part.append(record)
-        size += record.size
+        sizes[key] = max(record.size, before)
     yield tuple(part)
 
 

@@ -171,11 +171,25 @@ create table livedex.collection_access (
   primary key (collection_id, role)
 );
 
+-- What the upkeep knows of a generation's vector index, and which worker does it.
+create table livedex.upkeep (
+  generation_id int primary key references livedex.generation on delete cascade,
+  worker        text not null,
+  problem       text, -- why something that is due cannot be done; null: nothing is in the way
+  deleted       bigint not null default 0, -- vectors that were deleted since the index was built
+  unmapped      float8, -- share of the vectors that no document has
+  recall        float8, -- share of the nearest that the index finds, by the last probe
+  first_recall  float8, -- the same by the first probe after the index was built
+  built_at      timestamptz
+);
+
 grant select on livedex.collection, livedex.chunking, livedex.generation, livedex.source, livedex.schema_migration
   to livedex_indexer, livedex_query;
 grant select, insert, update, delete on livedex.document, livedex.chunk, livedex.chunk_orphan, livedex.document_chunk,
   livedex.source_progress, livedex.dead_letter to livedex_indexer;
 grant update (state, reason, topic_id, partitions) on livedex.source to livedex_indexer;
-grant select on livedex.document, livedex.document_chunk, livedex.source_progress, livedex.dead_letter to livedex_query;
+grant select, insert, update on livedex.upkeep to livedex_indexer;
+grant select on livedex.document, livedex.document_chunk, livedex.source_progress, livedex.dead_letter, livedex.upkeep
+  to livedex_query;
 grant select, insert, delete on livedex.query_embedding to livedex_query;
 reset role;

@@ -48,5 +48,17 @@ select topic, partition, next_offset, owner, event_time, updated_at from livedex
 create view livedex.dead_letters as
 select id, topic, partition, "offset", reason, detail, state, failed_at from livedex.dead_letter;
 
-grant select on livedex.documents, livedex.chunks, livedex.progress, livedex.dead_letters to livedex_indexer, livedex_query;
+-- The vector indexes of livedex's tables, also those that are not valid. `own`: livedex gave it its name, or Postgres did in
+-- REINDEX CONCURRENTLY.
+create view livedex.vector_indexes as
+select i.indrelid as relation, x.relname as name, i.indisvalid as valid,
+       x.relname ~ format('^%s_hnsw(_cc(new|old)[0-9]*)?$', t.relname) as own
+  from pg_index i
+  join pg_class x on x.oid = i.indexrelid
+  join pg_am a on a.oid = x.relam and a.amname = 'hnsw'
+  join pg_class t on t.oid = i.indrelid
+ where t.relnamespace = 'livedex'::regnamespace;
+
+grant select on livedex.documents, livedex.chunks, livedex.progress, livedex.dead_letters, livedex.vector_indexes
+  to livedex_indexer, livedex_query;
 reset role;

@@ -36,7 +36,7 @@ begin
 end
 $$;
 
--- Makes the table of a generation's vectors, and its index unless told otherwise.
+-- Makes the table of a generation's vectors. Its index is built later, behind the rows: row by row it costs ten times as much.
 create function livedex.create_embedding_table(wanted int) returns void
 language plpgsql set search_path = pg_catalog, livedex, pg_temp as $$
 declare
@@ -52,10 +52,6 @@ begin
   execute format('alter table livedex.embedding_%s owner to livedex_owner', g.generation_id);
   execute format('grant select, insert, delete on livedex.embedding_%s to livedex_indexer', g.generation_id);
   execute format('grant select on livedex.embedding_%s to livedex_query', g.generation_id);
-  if g.index_method = 'hnsw' then
-    execute format('create index embedding_%s_hnsw on livedex.embedding_%1$s using hnsw (embedding %s.%s_%s_ops)',
-                   g.generation_id, home, g.storage, case g.metric when 'dot' then 'ip' else g.metric end);
-  end if;
 end
 $$;
 

@@ -124,8 +124,15 @@ begin
 end
 $$;
 
+-- Whether searches can use a vector index of the generation: it may not be built yet.
+create function livedex.has_index(g livedex.generation) returns boolean
+language sql stable set search_path = pg_catalog, livedex, pg_temp
+return exists (select from livedex.vector_indexes i
+                where i.relation = to_regclass(format('livedex.embedding_%s', g.generation_id)) and i.valid);
+
 /* The k best chunks, one a document unless per_document says more. The index is asked for more and more candidates until k
-   rows came; where its scan stops short, or where few chunks are eligible, every eligible vector is compared. */
+   rows came; where its scan stops short, where few chunks are eligible, or where there is no index yet, every eligible vector is
+   compared. */
 create function livedex.search_vector(
   embedding vector, k int default 10, collection text default 'default', filter jsonb default '{}', mode text default 'hybrid',
   after text default null, per_document int default 1, rerank boolean default false, since timestamptz default null,
@@ -170,7 +177,7 @@ begin
   if mode <> 'vector' and query is not null then
     words := livedex.any_word((select text_config from livedex.chunking where chunking_id = g.chunking_id), query);
   end if;
-  exact := mode = 'text' or livedex.at_most(few, c.collection_id, g.chunking_id, filter, since, until);
+  exact := mode = 'text' or not livedex.has_index(g) or livedex.at_most(few, c.collection_id, g.chunking_id, filter, since, until);
   loop
     perform set_config('hnsw.ef_search', least(greatest(candidates, 100), 1000)::text, true);
     execute livedex.search_statement(g, mode, exact, words is not null)
@@ -185,6 +192,47 @@ begin
     candidates := candidates * 2;
   end loop;
   return query select * from unnest(answer);
+end
+$$;
+
+/* How much of the truth the vector index of a generation finds: the share of the ten nearest, over some of the stored vectors.
+   As many are asked for as the budget allows, at least one; null where there is none. Only vectors of some pages are drawn, so
+   that the draw costs the same in a large table. */
+create function livedex.index_recall(wanted int, queries int, budget interval) returns float8
+language plpgsql volatile security definer set search_path = pg_catalog, livedex, pg_temp
+set hnsw.ef_search = 100 -- the least that a search takes
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+  deadline constant timestamptz := clock_timestamp() + budget;
+  g livedex.generation;
+  rows_of text;
+  distance text;
+  near text; -- a stored vector
+  farthest float8;
+  there bigint;
+  seen bigint;
+  asked bigint := 0;
+  found_by_index bigint := 0;
+begin
+  select * into strict g from livedex.generation where generation_id = wanted;
+  rows_of := format('livedex.embedding_%s', g.generation_id);
+  distance := format('embedding operator(%1$s.%2$s) $1::%1$s.%3$s', livedex.vector_schema(),
+    case g.metric when 'cosine' then '<=>' when 'dot' then '<#>' else '<->' end, g.storage);
+  for near in execute format('select embedding::text from %s tablesample system (%s) order by random() limit %s', rows_of,
+    least(100, 100.0 * 2000 * current_setting('block_size')::int / greatest(pg_relation_size(rows_of), 1)), queries)
+  loop
+    -- + 0: no index gives this order, so that every vector is compared
+    execute format('select max(d), count(*) from (select (%s) + 0 as d from %s order by 1 limit 10) n', distance, rows_of)
+       into farthest, there using near;
+    execute format('select count(*) from (select %1$s as d from %2$s order by %1$s limit 10) n where d <= $2', distance, rows_of)
+       into seen using near, farthest;
+    asked := asked + there;
+    found_by_index := found_by_index + least(seen, there);
+    exit when clock_timestamp() > deadline;
+  end loop;
+  return found_by_index::float8 / nullif(asked, 0);
 end
 $$;
 
@@ -203,4 +251,5 @@ $$;
 
 revoke execute on all functions in schema livedex from public;
 grant execute on function livedex.search_vector, livedex.search, livedex.wait_for to livedex_search, livedex_query, livedex_indexer;
+grant execute on function livedex.index_recall to livedex_indexer;
 reset role;

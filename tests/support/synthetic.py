@@ -82,11 +82,7 @@ def stage(connection: Connection, generation: Generation, pieces: Sequence[Piece
     arguments = (generation.collection_id, generation.text_config, digests, texts)
     keys: dict[str, int] = dict(connection.execute(statement, arguments).fetchall())
     table, index = sql.Identifier("livedex", generation.embeddings), sql.Identifier("livedex", f"{generation.embeddings}_hnsw")
-    row = connection.execute(
-        "select indexdef from pg_indexes where indexname = %s", (f"{generation.embeddings}_hnsw",)
-    ).fetchone()
-    assert row is not None
-    connection.execute(sql.SQL("drop index {}").format(index))
+    connection.execute(sql.SQL("drop index if exists {}").format(index))
     wrap = HalfVector if generation.storage == "halfvec" else Vector
     with connection.cursor().copy(
         sql.SQL("copy {} (chunk_key, embedding) from stdin with (format binary)").format(table)
@@ -94,8 +90,16 @@ def stage(connection: Connection, generation: Generation, pieces: Sequence[Piece
         copy.set_types(["int8", generation.storage])
         for piece in pieces:
             copy.write_row((keys[piece.text], wrap(piece.vector)))
-    connection.execute(row[0])
+    build_index(connection, generation)
     return keys
+
+
+def build_index(connection: Connection, generation: Generation) -> None:
+    """The vector index, as the upkeep builds it, but within a transaction if there is one."""
+    operators = f"{generation.storage}_{ {'dot': 'ip'}.get(generation.metric, generation.metric) }_ops"
+    names = (f"{generation.embeddings}_hnsw", generation.embeddings, operators)
+    statement = sql.SQL("create index {} on livedex.{} using hnsw (embedding {})")
+    connection.execute(statement.format(*map(sql.Identifier, names)))
 
 
 def _insert_documents(connection: Connection, generation: Generation, documents: Sequence[Document]) -> dict[str, int]:

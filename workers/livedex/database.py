@@ -102,7 +102,7 @@ def connect(url: str, *, timeout: int = CONNECT_TIMEOUT) -> Connection:
     return connection
 
 
-class _PatientConnection(Connection):
+class PatientConnection(Connection):
     """A connection that is closed when an answer takes longer than `patience` seconds. Without it, whoever asks a server that
     takes everything and says nothing would wait for ever, and keepalives that a proxy answers do not help.
     """
@@ -119,7 +119,7 @@ class _PatientConnection(Connection):
             raise
 
 
-def _check(connection: _PatientConnection) -> None:
+def _check(connection: PatientConnection) -> None:
     """Whether a pooled connection still works; soon, because somebody waits for it."""
     connection.patience = CONNECT_TIMEOUT
     ConnectionPool.check_connection(connection)
@@ -159,7 +159,7 @@ def open_pool(
     """
     pool = ConnectionPool(
         url,
-        connection_class=_PatientConnection,
+        connection_class=PatientConnection,
         kwargs={"autocommit": True, "connect_timeout": CONNECT_TIMEOUT, "application_name": name, **_KEEPALIVES},
         min_size=1,
         max_size=size,
@@ -174,8 +174,24 @@ def open_pool(
     return cast("ConnectionPool[Connection]", pool)
 
 
+def open_session(url: str, *, name: str, settings: Mapping[str, str] = MappingProxyType({})) -> PatientConnection:
+    """A connection in autocommit mode outside of any pool, for work that needs one session; otherwise as those of a pool."""
+    with translated(), _settings_blamed():
+        connection = PatientConnection.connect(
+            url, autocommit=True, connect_timeout=CONNECT_TIMEOUT, application_name=name, **_KEEPALIVES
+        )
+        try:
+            prepare(connection, settings)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
 # A server that vanished without a word is noticed after about 10 seconds, not after hours.
-_KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
+_KEEPALIVES: Mapping[str, Any] = MappingProxyType(
+    {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
+)
 
 # In UTC every event time is a year that Python knows; in the server's zone 9999-12-31 may be the year 10000.
 _EVERYWHERE = {"TimeZone": "UTC"}

@@ -147,6 +147,17 @@ class IndexMetrics(_Metrics):
         self.fenced = Counter("livedex_fenced", "Batches refused because the partition had another owner", registry=registry)
         self.rebalances = Counter("livedex_rebalances", "Changes of the partitions of this worker", registry=registry)
         self.retries = Counter("livedex_retries", "Work begun again after a failure", ["dependency"], registry=registry)
+        self.index_ready = Gauge(
+            "livedex_index_ready", "1 when searches can use a vector index; of the worker that does the upkeep", ["collection"],
+            registry=registry,
+        )  # fmt: skip
+        self.index_recall = Gauge(
+            "livedex_index_recall", "Share of the ten nearest vectors that the vector index finds, by the last probe",
+            ["collection"], registry=registry,
+        )  # fmt: skip
+        self.unmapped_share = Gauge(
+            "livedex_unmapped_share", "Share of the vectors that no document has", ["collection"], registry=registry
+        )
 
 
 class QueryMetrics(_Metrics):

@@ -13,12 +13,14 @@ from fastapi import FastAPI
 from livedex import migrate
 from livedex.catalogue import Catalogue, Generation, open_checked
 from livedex.config import EmbedderName, Settings
+from livedex.core.upkeep import Pace
 from livedex.database import WRITER_SETTINGS, open_pool
 from livedex.encoders import Encoder
 from livedex.encoders.shelf import Shelf
 from livedex.http_server import HttpServer, health_routes, listen
 from livedex.index.claims import Claims
 from livedex.index.holdings import Holdings
+from livedex.index.maintain import Maintainer
 from livedex.index.partition import Hold
 from livedex.index.pipeline import Ownership, Pipeline
 from livedex.index.source import KafkaSource
@@ -32,6 +34,7 @@ from livedex.observe import IndexMetrics, logger
 T = TypeVar("T")
 OpenEncoder = Callable[[EmbedderName, Generation], Encoder]
 
+UPKEEP_ENDS = 2.0  # seconds that a cancelled build may take to end
 CONNECTIONS = 5 + STAGING_CONNECTIONS  # one for each thread that talks to Postgres
 
 _log = logger("index")
@@ -40,8 +43,16 @@ _log = logger("index")
 class IndexApp:
     """The worker with all that it needs. `run` blocks; `stop.ask` ends it from any thread."""
 
-    def __init__(self, settings: Settings, *, stop: Stop | None = None, open_encoder: OpenEncoder = open_checked) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        stop: Stop | None = None,
+        open_encoder: OpenEncoder = open_checked,
+        pace: Pace | None = None,
+    ) -> None:
         self._settings = settings
+        self._pace = pace if pace is not None else Pace()  # of the upkeep
         self.stop = stop if stop is not None else Stop()
         self.metrics = IndexMetrics()
         self.health = Health(self.metrics.dependency_up, "kafka", "postgres", "embedder")
@@ -103,8 +114,14 @@ class IndexApp:
             stop=self.stop,
             between_steps=self._look_around,
         )
+        maintainer = Maintainer(
+            url=self._settings.database_url, kafka=self._settings.kafka, name=self.name, metrics=self.metrics, stop=self.stop,
+            pace=self._pace,
+        )  # fmt: skip
         self._watch.start()
+        maintainer.start()
         self._worker.run()
+        maintainer.join(UPKEEP_ENDS)
         store.close()
 
     def _wait(self, work: Callable[[], T]) -> T | None:

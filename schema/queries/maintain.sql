@@ -1,0 +1,133 @@
+-- name: elect
+-- One session of all has it, until it ends.
+select pg_try_advisory_lock(%(key)s)
+
+-- name: narrow_path
+-- What runs as the owner finds nothing that others may have made.
+select set_config('search_path', 'pg_catalog, ' || quote_ident(n.nspname) || ', pg_temp', false)
+  from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'vector'
+
+-- name: become_owner
+set role livedex_owner
+
+-- name: may_become_owner
+select pg_has_role('livedex_owner', 'member')
+
+-- name: generations
+-- Each generation that is written, with what there is of its vector index. `in_work`: another session builds, rebuilds, drops or
+-- vacuums there. That is read off its lock, because progress and activity are shown to few.
+select g.generation_id, g.chunking_id, c.collection_id, c.name as collection, g.generation_id = c.active_generation as active,
+       extract(epoch from c.orphan_grace)::float8 as grace,
+       g.index_method = 'hnsw' as wanted,
+       g.storage || '_' || case g.metric when 'dot' then 'ip' else g.metric end || '_ops' as operators,
+       (select min(i.name::text) from livedex.vector_indexes i where i.relation = t.oid and i.valid) as ready,
+       array(select i.name::text from livedex.vector_indexes i where i.relation = t.oid and not i.valid and i.own order by i.name) as left_over,
+       exists (select from pg_locks l
+                where l.relation = t.oid and l.database = (select oid from pg_database where datname = current_database())
+                  and l.mode = 'ShareUpdateExclusiveLock' and l.pid <> pg_backend_pid()) as in_work,
+       pg_relation_size(t.oid) / current_setting('block_size')::int as pages,
+       coalesce(u.deleted, 0) as deleted, u.unmapped, u.recall, u.first_recall,
+       extract(epoch from clock_timestamp() - u.built_at)::float8 as age
+  from livedex.collection c
+  join livedex.generation g on g.generation_id in (c.active_generation, c.building_generation)
+  join pg_class t on t.oid = to_regclass('livedex.embedding_' || g.generation_id)
+  left join livedex.upkeep u on u.generation_id = g.generation_id
+ order by c.name, g.generation_id
+
+-- name: count_rows
+-- As far as it matters.
+select count(*) from (select from livedex.{embeddings} limit %(most)s) e
+
+-- name: positions
+select s.topic, p.partition, p.next_offset
+  from livedex.source s
+  left join livedex.source_progress p using (topic)
+ where s.collection_id = %(collection_id)s
+
+-- name: build_index
+create index concurrently {index} on livedex.{embeddings} using hnsw (embedding {operators})
+
+-- name: rebuild_index
+reindex index concurrently livedex.{index}
+
+-- name: drop_index
+drop index concurrently if exists livedex.{index}
+
+-- name: vacuum
+vacuum livedex.{embeddings}
+
+-- name: measure
+-- Of a sample of the vectors: how many there are, and how many of them no document has.
+select count(*) as vectors,
+       count(*) filter (where not exists (select from livedex.document_chunk m
+                                           where m.chunk_key = e.chunk_key and m.chunking_id = %(chunking_id)s)) as unmapped
+  from livedex.{embeddings} e tablesample system (%(percent)s)
+
+-- name: probe
+select livedex.index_recall(%(generation_id)s, %(queries)s, make_interval(secs => %(budget)s))
+
+-- name: note_worker
+insert into livedex.upkeep (generation_id, worker, problem) values (%(generation_id)s, %(worker)s, %(problem)s)
+on conflict (generation_id) do update set worker = excluded.worker, problem = excluded.problem
+
+-- name: note_built
+update livedex.upkeep
+   set deleted = 0, recall = null, first_recall = null, built_at = clock_timestamp()
+ where generation_id = %(generation_id)s
+
+-- name: note_unmapped
+update livedex.upkeep set unmapped = %(unmapped)s where generation_id = %(generation_id)s
+
+-- name: note_recall
+update livedex.upkeep
+   set recall = %(recall)s, first_recall = coalesce(first_recall, %(recall)s)
+ where generation_id = %(generation_id)s
+
+-- name: end_of_slice
+-- The last of the chunks that are looked at next.
+select max(s.chunk_key)
+  from (select chunk_key from livedex.chunk where chunk_key > %(after)s order by chunk_key limit %(size)s) s
+
+-- name: forget_orphans
+-- They are referred to again.
+delete from livedex.chunk_orphan o
+ where o.chunk_key > %(after)s and o.chunk_key <= %(upto)s
+   and exists (select from livedex.document_chunk m where m.chunk_key = o.chunk_key)
+
+-- name: note_orphans
+insert into livedex.chunk_orphan (chunk_key)
+select c.chunk_key
+  from livedex.chunk c
+ where c.chunk_key > %(after)s and c.chunk_key <= %(upto)s
+   and not exists (select from livedex.document_chunk m where m.chunk_key = c.chunk_key)
+   and not exists (select from livedex.chunk_orphan o where o.chunk_key = c.chunk_key)
+ order by c.chunk_key
+on conflict (chunk_key) do nothing
+
+-- name: lock_expired
+-- Orphans past the grace. One that a batch refers to at this moment is locked by its foreign key, and left out.
+select c.chunk_key
+  from livedex.chunk_orphan o
+  join livedex.chunk c on c.chunk_key = o.chunk_key
+  join livedex.collection k on k.collection_id = c.collection_id
+ where o.chunk_key > %(after)s and o.chunk_key <= %(upto)s and o.since <= now() - k.orphan_grace
+ order by c.chunk_key
+ limit %(most)s
+   for update of c skip locked
+
+-- name: collect
+-- With the chunk go its vectors. What was referred to before it was locked is seen here, and stays.
+with gone as (
+  delete from livedex.chunk c
+   where c.chunk_key = any(%(keys)s)
+     and not exists (select from livedex.document_chunk m where m.chunk_key = c.chunk_key)
+  returning c.collection_id
+), counted as (
+  select collection_id, count(*) as chunks from gone group by collection_id
+), noted as (
+  update livedex.upkeep u
+     set deleted = u.deleted + n.chunks
+    from counted n join livedex.generation g using (collection_id)
+   where u.generation_id = g.generation_id
+)
+select coalesce(sum(chunks), 0)::bigint from counted

@@ -17,7 +17,7 @@ from livedex.catalogue import Generation, Source
 from livedex.config import CollectionSettings, Settings
 from livedex.core.chunking import ChunkingSpec
 from livedex.database import Connection, query, translated
-from livedex.encoders import Encoder, ModelSpec, open_encoder
+from livedex.encoders import Encoder, ModelSpec, open_encoder, server_of
 from livedex.encoders.probe import probe, to_bytes
 from livedex.errors import ConfigError
 from livedex.kafka import MAX_REQUEST_BYTES, describe, open_admin
@@ -65,6 +65,8 @@ class Wanted:
         # torch and its like give the same vectors; hash gives others under any name
         if "hash" not in (pinned.encoder, wanted.encoder):
             del pairs["encoder"]
+        if "http" in (pinned.encoder, wanted.encoder):  # a server does not show its model's files
+            del pairs["revision of the model"]
         return [f"{name} from {old!r} to {new!r}" for name, (old, new) in pairs.items() if old != new]
 
 
@@ -108,6 +110,7 @@ def _open(settings: Settings, name: str, collection: CollectionSettings) -> Enco
             document_prompt=collection.document_prompt,
             normalise=collection.metric == "cosine",
         ),
+        server=server_of(settings),
     )
     prompt, window = encoder.count_tokens([""])[0], encoder.identity.max_tokens
     if prompt > window // 2:

@@ -1,19 +1,21 @@
 """What the database says of collections: read by both workers and by `livedex apply`, never decided here."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from psycopg.rows import class_row, dict_row
 
-from livedex.config import EmbedderName
+from livedex.config import EmbedderName, Settings
 from livedex.core.change import VersionMode
 from livedex.core.chunking import VERSION as CHUNKING_VERSION
 from livedex.core.chunking import ChunkingSpec
 from livedex.core.continuity import KnownTopic
 from livedex.database import Connection, query
-from livedex.encoders import Encoder, Identity, ModelSpec, open_encoder
+from livedex.encoders import Encoder, Identity, ModelSpec, open_encoder, server_of
 from livedex.encoders.probe import TOLERANCE, agreement, probe, to_vectors
+from livedex.encoders.remote import Server
 from livedex.errors import ConfigError
 
 # The class of the advisory locks that keep a collection's generation: shared by who applies a batch, alone by who replaces it.
@@ -60,7 +62,7 @@ class Generation:
             )
         found, pinned = encoder.identity, self.identity
         for what in ("revision", "dimension", "max_tokens", "query_prompt", "document_prompt"):
-            if getattr(found, what) != getattr(pinned, what):
+            if not _same(what, found, pinned):
                 raise ConfigError(
                     f"the model {pinned.model!r} on this machine is not that of generation {self.generation_id} of collection "
                     f"{self.collection}: its {what} is {getattr(found, what)!r}, the generation has {getattr(pinned, what)!r}. "
@@ -136,7 +138,7 @@ def sources(connection: Connection) -> dict[str, Source]:
         return {source.topic: source for source in cursor.execute(query("catalogue", "sources")).fetchall()}
 
 
-def open_checked(embedder: EmbedderName, generation: Generation) -> Encoder:
+def open_checked(embedder: EmbedderName, generation: Generation, *, server: Server | None = None) -> Encoder:
     """The encoder of a generation, checked to be the one that it was made with."""
     made_by_hash = generation.identity.encoder == "hash"
     if made_by_hash and embedder != "hash":
@@ -154,7 +156,24 @@ def open_checked(embedder: EmbedderName, generation: Generation) -> Encoder:
         generation.check(encoder)
         generation.check_probe(encoder)
 
-    return open_encoder(embedder, generation.model_spec, check=check)
+    return open_encoder(embedder, generation.model_spec, server=server, check=check)
+
+
+def opener(settings: Settings) -> Callable[[EmbedderName, Generation], Encoder]:
+    """`open_checked` with the embedding server of the settings."""
+    return partial(open_checked, server=server_of(settings))
+
+
+def _same(what: str, found: Identity, pinned: Identity) -> bool:
+    """Whether this of an encoder is as a generation pins it. Of a model behind a server its files are not seen, and its window
+    may be larger: there the probe decides.
+    """
+    if "http" in (found.encoder, pinned.encoder):
+        if what == "revision":
+            return True
+        if what == "max_tokens":
+            return found.max_tokens >= pinned.max_tokens
+    return bool(getattr(found, what) == getattr(pinned, what))
 
 
 def _adapter(identity: Identity) -> str:

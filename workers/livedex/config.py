@@ -88,6 +88,10 @@ class Settings(BaseSettings):
     kafka: KafkaSettings = KafkaSettings()
     database_url: str = ""  # libpq's URL or key=value form; empty: libpq's own PG* variables
     embedder: EmbedderName = "auto"
+    embedder_url: Annotated[str, StringConstraints(pattern=r"^(https?://\S+)?$")] = ""  # of an embedding server, for http
+    embedder_token_file: Path | None = None  # its bearer token
+    embedder_max_tokens: Annotated[int, Field(ge=16)] | None = None  # that its model reads; None: the server says it
+    embedder_concurrency: Annotated[int, Field(ge=1, le=256)] = 4  # requests to it at a time, of each worker
     model: str = DEFAULT_MODEL  # for collections that name none
     http_host: str = "127.0.0.1"
     http_port: Annotated[int, Field(ge=0, le=65535)] = 8080  # of `livedex serve`; 0: any free port
@@ -143,7 +147,8 @@ class Settings(BaseSettings):
 
 # Settings that are not fields: read before the others, or by the test suite.
 _FOR_LOADING = ("CONFIG",)
-_FROM_ENVIRONMENT = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "EMBEDDER", "MODEL", "HTTP_HOST", "HTTP_PORT",
+_FROM_ENVIRONMENT = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "EMBEDDER", "EMBEDDER_URL", "EMBEDDER_TOKEN_FILE",
+                     "EMBEDDER_MAX_TOKENS", "EMBEDDER_CONCURRENCY", "MODEL", "HTTP_HOST", "HTTP_PORT",
                      "METRICS_PORT", "FAILURES_IN_A_ROW", "API_TOKENS_FILE", "LOG_FORMAT", *_FOR_LOADING)  # fmt: skip
 
 

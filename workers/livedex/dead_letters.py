@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import count
 
-from livedex.catalogue import Generation, open_checked
+from livedex.catalogue import Generation, opener
 from livedex.config import EmbedderName, Settings
 from livedex.core.backoff import backoff
 from livedex.core.change import Reason, Rejection
@@ -156,7 +156,7 @@ class Letters:
 @contextmanager
 def opened(
     settings: Settings, states: frozenset[State], *,
-    open_encoder: Callable[[EmbedderName, Generation], Encoder] = open_checked,
+    open_encoder: Callable[[EmbedderName, Generation], Encoder] | None = None,
 ) -> Iterator[Letters]:  # fmt: skip
     """Dead letters of a database, to be replayed and discarded."""
     pool = open_pool(
@@ -164,7 +164,7 @@ def opened(
     )  # fmt: skip
     store = LetterStore(pool)
     try:
-        yield Letters(store, Shelf(settings.embedder, open_encoder), states)
+        yield Letters(store, Shelf(settings.embedder, open_encoder or opener(settings)), states)
     finally:
         store.close()
 

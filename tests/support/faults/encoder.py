@@ -123,7 +123,7 @@ def install(folder: Path) -> None:
     """Make this process's hash encoders controlled ones."""
     from livedex import catalogue
 
-    def open_encoder(_embedder: Any, spec: ModelSpec, *, check: Callable[[Encoder], None]) -> ControlledEncoder:
+    def open_encoder(_embedder: Any, spec: ModelSpec, *, check: Callable[[Encoder], None], **_others: Any) -> ControlledEncoder:
         encoder = ControlledEncoder(spec, folder)
         check(encoder)
         return encoder

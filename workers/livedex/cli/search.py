@@ -93,6 +93,7 @@ def _error(status: int, problem: dict[str, Any]) -> LivedexError:
 def _in_this_process(chosen: Settings, body: dict[str, Any]) -> dict[str, Any]:
     from pydantic import ValidationError
 
+    from livedex.catalogue import opener
     from livedex.database import open_pool
     from livedex.observe import QueryMetrics
     from livedex.query.active import Encoders
@@ -105,7 +106,7 @@ def _in_this_process(chosen: Settings, body: dict[str, Any]) -> dict[str, Any]:
         first = error.errors()[0]
         raise UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     with database(chosen), open_pool(chosen.database_url, size=1, name="livedex-search") as pool:
-        encoders = Encoders(chosen.embedder, pool)
+        encoders = Encoders(chosen.embedder, pool, opener(chosen))
         for generation in encoders.refresh():
             if generation.collection == request.collection and request.mode != "text":
                 encoders.load(generation)

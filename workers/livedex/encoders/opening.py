@@ -4,8 +4,9 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from livedex.config import EmbedderName
+from livedex.config import EmbedderName, Settings
 from livedex.encoders.port import Encoder, ModelSpec
+from livedex.encoders.remote import Server
 from livedex.errors import ConfigError
 from livedex.observe import logger
 
@@ -13,19 +14,33 @@ _log = logger("encoder")
 
 
 def open_encoder(
-    embedder: EmbedderName, spec: ModelSpec, *, check: Callable[[Encoder], None] = lambda _encoder: None
-) -> Encoder:
+    embedder: EmbedderName, spec: ModelSpec, *, server: Server | None = None,
+    check: Callable[[Encoder], None] = lambda _encoder: None,
+) -> Encoder:  # fmt: skip
     """Load the model with the named adapter; `auto` never takes hash. Seconds, and hundreds of MB, for a real one.
 
-    An adapter that cannot load the model, or that `check` refuses (ConfigError), is passed over while there is another.
+    `server` is for http, which `auto` takes where one is set. An adapter that cannot load the model, or that `check` refuses
+    (ConfigError), is passed over while there is another.
     """
-    *first, last = _adapters(embedder)
+    *first, last = _adapters(embedder, server)
     for name in first:
         try:
-            return _checked(_open(name, spec), check)
+            return _checked(_open(name, spec, server), check)
         except ConfigError as error:
             _log.warning("encoder.passed_over", encoder=name, why=str(error))
-    return _checked(_open(last, spec), check)
+    return _checked(_open(last, spec, server), check)
+
+
+def server_of(settings: Settings) -> Server | None:
+    """The embedding server that the settings name."""
+    if not settings.embedder_url:
+        return None
+    return Server(
+        url=settings.embedder_url,
+        token_file=settings.embedder_token_file,
+        max_tokens=settings.embedder_max_tokens,
+        concurrency=settings.embedder_concurrency,
+    )
 
 
 def _checked(encoder: Encoder, check: Callable[[Encoder], None]) -> Encoder:
@@ -33,10 +48,12 @@ def _checked(encoder: Encoder, check: Callable[[Encoder], None]) -> Encoder:
     return encoder
 
 
-def _adapters(embedder: EmbedderName) -> list[EmbedderName]:
+def _adapters(embedder: EmbedderName, server: Server | None) -> list[EmbedderName]:
     """What to try, best first."""
     if embedder != "auto":
         return [embedder]
+    if server is not None:
+        return ["http"]
     return ["openvino", "torch"] if find_spec("openvino") and not _has_gpu() else ["torch"]
 
 
@@ -49,7 +66,7 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _open(name: EmbedderName, spec: ModelSpec) -> Encoder:
+def _open(name: EmbedderName, spec: ModelSpec, server: Server | None) -> Encoder:
     if name == "torch":
         from livedex.encoders.torch import TorchEncoder
 
@@ -66,4 +83,8 @@ def _open(name: EmbedderName, spec: ModelSpec) -> Encoder:
         from livedex.encoders.hash import HashEncoder
 
         return HashEncoder(spec)
-    raise ConfigError(f"the embedder {name} is not available in this version: set LIVEDEX_EMBEDDER to auto, torch or openvino")
+    if server is None:
+        raise ConfigError("the embedder is http, but no server is set: set LIVEDEX_EMBEDDER_URL")
+    from livedex.encoders.http import HttpEncoder
+
+    return HttpEncoder(spec, server)

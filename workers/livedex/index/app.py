@@ -11,7 +11,7 @@ from typing import TypeVar
 from fastapi import FastAPI
 
 from livedex import migrate
-from livedex.catalogue import Catalogue, Generation, open_checked
+from livedex.catalogue import Catalogue, Generation, opener
 from livedex.config import EmbedderName, Settings
 from livedex.core.upkeep import Pace
 from livedex.database import WRITER_SETTINGS, open_pool
@@ -48,7 +48,7 @@ class IndexApp:
         settings: Settings,
         *,
         stop: Stop | None = None,
-        open_encoder: OpenEncoder = open_checked,
+        open_encoder: OpenEncoder | None = None,
         pace: Pace | None = None,
     ) -> None:
         self._settings = settings
@@ -57,7 +57,7 @@ class IndexApp:
         self.metrics = IndexMetrics()
         self.health = Health(self.metrics.dependency_up, "kafka", "postgres", "embedder")
         self._watch: Watch | None = None
-        self._shelf: Shelf[Generation] = Shelf(settings.embedder, open_encoder)
+        self._shelf: Shelf[Generation] = Shelf(settings.embedder, open_encoder or opener(settings))
         self._worker: IndexWorker | None = None
         app = FastAPI(title="livedex index", openapi_url=None)
         app.include_router(health_routes(self.health, self.metrics.registry, before_scrape=self._measure_progress))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from psycopg_pool import ConnectionPool
 
 from livedex import catalogue
-from livedex.catalogue import Generation, open_checked
+from livedex.catalogue import Generation
 from livedex.config import EmbedderName
 from livedex.database import Connection, translated
 from livedex.encoders import Encoder
@@ -31,9 +31,7 @@ class NotLoadedError(UnavailableError):
 class Encoders:
     """The encoders of the active generations."""
 
-    def __init__(
-        self, embedder: EmbedderName, pool: ConnectionPool[Connection], open_encoder: OpenEncoder = open_checked
-    ) -> None:
+    def __init__(self, embedder: EmbedderName, pool: ConnectionPool[Connection], open_encoder: OpenEncoder) -> None:
         self._shelf = Shelf(embedder, open_encoder)
         self._pool = pool
         self._generations: dict[str, Generation] = {}

@@ -13,7 +13,7 @@ import psycopg
 from fastapi import FastAPI
 
 from livedex import __version__, catalogue, migrate, status
-from livedex.catalogue import Generation, open_checked
+from livedex.catalogue import Generation, opener
 from livedex.config import Settings
 from livedex.database import first_line, open_pool, translated
 from livedex.errors import ConfigError, LivedexError, UnavailableError
@@ -34,7 +34,7 @@ T = TypeVar("T")
 class QueryApp:
     """The worker with all that it needs. `run` blocks; `stop.ask` ends it from any thread."""
 
-    def __init__(self, settings: Settings, *, stop: Stop | None = None, open_encoder: OpenEncoder = open_checked) -> None:
+    def __init__(self, settings: Settings, *, stop: Stop | None = None, open_encoder: OpenEncoder | None = None) -> None:
         _refuse_exposure(settings)
         self._settings = settings
         self.stop = stop if stop is not None else Stop()
@@ -44,7 +44,7 @@ class QueryApp:
         connections = 2 * (os.cpu_count() or 1)  # more would wait for a core inside the database
         self._pool = open_pool(settings.database_url, size=connections, name=self.name)
         self._probe = open_pool(settings.database_url, size=1, name=f"{self.name}-probe")  # searches cannot keep it busy
-        self._encoders = Encoders(settings.embedder, self._pool, open_encoder)
+        self._encoders = Encoders(settings.embedder, self._pool, open_encoder or opener(settings))
         self.http = HttpServer(self._application(), listen(settings.http_host, settings.http_port, "LIVEDEX_HTTP_PORT"))
 
     def _application(self) -> FastAPI:

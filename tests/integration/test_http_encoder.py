@@ -1,0 +1,201 @@
+"""An embedding server behind HTTP, asked in either dialect, that refuses, fails, is slow or away."""
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from livedex import apply
+from livedex.encoders import ModelSpec, open_encoder
+from livedex.encoders.hash import HashEncoder
+from livedex.encoders.http import HttpEncoder
+from livedex.encoders.port import EncodingStopped
+from livedex.encoders.remote import Conversation, InputRefusedError, Server, retry_after
+from livedex.errors import ConfigError, SystemicError, UnavailableError
+from livedex.index.app import IndexApp
+from support.embedding_server import MODEL, EmbeddingServer
+from support.kafka import Log
+from support.waiting import until
+from support.workers import Workers
+
+SPEC = ModelSpec(model=MODEL)
+TEXTS = [f"text number {number} " * (number % 7 + 1) for number in range(50)]
+EXPECTED = HashEncoder(SPEC).encode_documents(TEXTS)
+
+
+@pytest.fixture
+def told() -> Iterator[EmbeddingServer]:
+    """A server that speaks as Text Embeddings Inference does."""
+    server = EmbeddingServer()
+    with server.running(server.inference()):
+        yield server
+
+
+def opened(
+    server: EmbeddingServer, *, patience: float = 5.0, concurrency: int = 4, token_file: Path | None = None
+) -> HttpEncoder:
+    """An encoder that asks it, with little patience."""
+    named = Server(url=server.address, concurrency=concurrency, token_file=token_file)
+    return HttpEncoder(SPEC, named, Conversation(named, patience=patience, jitter=lambda: 0.0))
+
+
+@pytest.mark.parametrize("dialect", ["inference", "openai"])
+def test_vectors_come_in_the_order_of_the_texts(dialect: str) -> None:
+    """Whatever the dialect, the size of requests and the order in which answers come."""
+    server = EmbeddingServer()
+    app, path = (server.inference(), "") if dialect == "inference" else (server.openai(), "/v1")
+    with server.running(app, path):
+        encoder = open_encoder("http", SPEC, server=Server(url=server.address))
+        assert np.allclose(encoder.encode_documents(TEXTS), EXPECTED, atol=1e-6)
+        assert encoder.identity.dimension == EXPECTED.shape[1]
+        assert encoder.encode_documents([]).shape == (0, EXPECTED.shape[1])
+        counts = zip(encoder.count_tokens(TEXTS), HashEncoder(SPEC).count_tokens(TEXTS), strict=True)
+        assert all(found >= true for found, true in counts)
+
+
+def test_prompts_are_put_before_the_texts(told: EmbeddingServer) -> None:
+    """Each side's own, and its tokens count."""
+    spec = ModelSpec(model=MODEL, query_prompt="query: ", document_prompt="passage: ")
+    encoder, local = open_encoder("http", spec, server=Server(url=told.address)), HashEncoder(spec)
+    assert np.allclose(encoder.encode_documents(["a"]), local.encode_documents(["a"]), atol=1e-6)
+    assert np.allclose(encoder.encode_queries(["a"]), local.encode_queries(["a"]), atol=1e-6)
+    assert encoder.count_tokens(["a"]) == local.count_tokens(["a"])
+
+
+def test_requests_are_limited_in_number_and_size(told: EmbeddingServer) -> None:
+    """Never more at a time than the settings say, from all threads together, never more texts than the server takes."""
+    encoder = opened(told, concurrency=3)
+    told.seconds = 0.02
+    threads = [threading.Thread(target=encoder.encode_documents, args=(TEXTS,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert told.busiest == 3
+    assert told.refusals == 0
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_what_is_refused_for_now_is_asked_again(told: EmbeddingServer, status: int) -> None:
+    """Until the server takes it."""
+    encoder = opened(told)
+    told.status = status
+    made: list[np.ndarray] = []
+    asking = threading.Thread(target=lambda: made.append(encoder.encode_documents(TEXTS[:3])))
+    asking.start()
+    until(lambda: told.refusals >= 2, what="the server to refuse twice")
+    told.status = 200
+    asking.join(timeout=10)
+    assert np.allclose(made[0], EXPECTED[:3], atol=1e-6)
+
+
+def test_a_server_that_stays_away_is_a_dependency_that_is_down(told: EmbeddingServer) -> None:
+    """Not the texts are at fault, so the caller waits."""
+    encoder = opened(told, patience=0.5)
+    told.status = 503
+    with pytest.raises(UnavailableError, match=r"the embedding server .* does not answer: status 503") as caught:
+        encoder.encode_documents(TEXTS[:3])
+    assert caught.value.dependency == "embedder"
+
+
+def test_retry_after_is_heeded(told: EmbeddingServer) -> None:
+    """Where the server asks for longer than the caller's patience, no second request is made."""
+    encoder = opened(told, patience=2.0)
+    told.status, told.retry_after = 429, "3"
+    with pytest.raises(UnavailableError, match="status 429"):
+        encoder.encode_documents(TEXTS[:3])
+    assert told.refusals == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [("3", 3.0), ("0", 0.0), ("date", 4.0), ("past", 0.0), ("soon", None), ("", None)],
+    ids=["seconds", "now", "date", "past date", "nonsense", "absent"],
+)
+def test_retry_after_is_read_as_seconds_or_as_a_date(said: str, seconds: float | None) -> None:
+    """What is neither counts as not said."""
+    now = datetime(2026, 11, 25, tzinfo=UTC)
+    moments = {"date": now + timedelta(seconds=4), "past": now - timedelta(days=1)}
+    written = format_datetime(moments[said], usegmt=True) if said in moments else said
+    assert retry_after(httpx.Response(429, headers={"Retry-After": written}), now) == seconds
+
+
+def test_a_text_that_the_server_refuses_is_at_fault_itself(told: EmbeddingServer) -> None:
+    """It is not asked again, and no dependency is down."""
+    encoder = opened(told)
+    told.mark = "number 2 "
+    with pytest.raises(InputRefusedError, match=r"answers 422 to .*/embed: told"):
+        encoder.encode_documents(TEXTS[:3])
+    assert told.refusals == 1
+
+
+def test_a_wrong_token_is_the_operators(told: EmbeddingServer, tmp_path: Path) -> None:
+    """At the start a wrong setting, later nothing that a record could be blamed for; with the right one it works."""
+    secret = tmp_path / "token"
+    secret.write_text("right\n")
+    told.token = "right"
+    encoder = opened(told, token_file=secret)
+    assert np.allclose(encoder.encode_documents(TEXTS[:2]), EXPECTED[:2], atol=1e-6)
+    with pytest.raises(ConfigError, match=r"answers 401 .*: check LIVEDEX_EMBEDDER_URL and LIVEDEX_EMBEDDER_TOKEN_FILE"):
+        opened(told)
+    told.token = "another"
+    with pytest.raises(SystemicError, match=r"answers 401"):
+        encoder.encode_documents(TEXTS[:2])
+    with pytest.raises(ConfigError, match=r"token .* cannot be read: No such file or directory"):
+        opened(told, token_file=tmp_path / "absent")
+
+
+def test_a_stop_is_not_held_up_by_a_server_that_is_away(told: EmbeddingServer) -> None:
+    """Waiting for the next try ends when the worker stops."""
+    encoder = opened(told, patience=60)
+    told.status = 503
+    with pytest.raises(EncodingStopped):
+        encoder.encode_documents(TEXTS[:3], stopped=lambda: told.refusals > 0)
+
+
+def test_a_server_that_does_not_say_its_window_needs_the_setting() -> None:
+    """A guess would cut texts off without a word."""
+    server = EmbeddingServer()
+    with server.running(server.openai(says_window=False), "/v1"):
+        with pytest.raises(ConfigError, match=r"does not say how many tokens .*: set LIVEDEX_EMBEDDER_MAX_TOKENS"):
+            open_encoder("http", SPEC, server=Server(url=server.address))
+        assert open_encoder("http", SPEC, server=Server(url=server.address, max_tokens=512)).identity.max_tokens == 512
+
+
+def test_without_an_address_there_is_no_server() -> None:
+    """The setting is named."""
+    with pytest.raises(ConfigError, match="no server is set: set LIVEDEX_EMBEDDER_URL"):
+        open_encoder("http", SPEC)
+
+
+def test_a_worker_embeds_through_a_server_and_outlives_its_absence(told: EmbeddingServer, workers: Workers, log: Log) -> None:
+    """Documents become searchable; while the server refuses, nothing is a dead letter; a text that it refuses is one."""
+    topic = log.topic()
+    config = workers.config(topic)
+    settings = workers.settings(config, embedder="http", embedder_url=told.address, model=MODEL)
+    with workers.connect() as connection:
+        apply.run(apply.plan(settings, connection, topics=True))
+    with workers.in_thread(IndexApp(settings)):
+        last = _tell(told, workers, log, topic)
+    found = {row[0] for row in workers.rows("select document_id from livedex.documents")}
+    assert found == {"first", "second", "fourth"}
+    assert workers.rows('select "offset", reason from livedex.dead_letters') == [(last - 1, "embedding-failed")]
+
+
+def _tell(told: EmbeddingServer, workers: Workers, log: Log, topic: str) -> int:
+    """What happens to the server between the documents; the offset of the last."""
+    place = log.send(topic, {"id": "first", "text": "reached through a server"})
+    workers.caught_up(topic, {0: place.offset + 1})
+    told.status = 503
+    log.send(topic, {"id": "second", "text": "waits until it is back"})
+    until(lambda: told.refusals > 0, what="the server to be asked and to refuse")
+    told.status, told.mark = 200, "unreadable"
+    log.send(topic, {"id": "third", "text": "unreadable to the server"})
+    last = log.send(topic, {"id": "fourth", "text": "goes on"})
+    workers.caught_up(topic, {0: last.offset + 1})
+    return last.offset

@@ -32,3 +32,35 @@ select s.topic, c.name as collection, s.state, s.epoch, s.reason,
   from livedex.source s
   join livedex.collection c using (collection_id)
  order by s.topic
+
+-- name: status_indexes
+-- The vector index of each collection. What a build does, and the transaction that it waits for, Postgres shows only to members of
+-- pg_read_all_stats and of the building worker's role. `worker`: who does the upkeep, if somebody does.
+select c.name as collection,
+       case when i.ready then 'ready'
+            when i.there and b.pid is not null then 'building'
+            when i.there then 'invalid'
+            else 'none' end as state,
+       p.phase,
+       case when p.phase ~ '^building' then round(100.0 * p.blocks_done / nullif(p.blocks_total, 0))::int end as percent,
+       w.pid as waits_for_pid, w.application_name as waits_for_application, w.xact_start as waits_for_since,
+       u.recall, u.unmapped as unmapped_share,
+       case when exists (select from pg_locks l
+                          where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+                            and l.database = (select oid from pg_database where datname = current_database())
+                            and l.classid::bigint << 32 | l.objid::bigint = %(lock)s) then u.worker end as worker,
+       u.problem
+  from livedex.collection c
+  left join pg_class t on t.oid = to_regclass('livedex.embedding_' || c.active_generation)
+  left join livedex.upkeep u on u.generation_id = c.active_generation
+  left join lateral (select bool_or(v.valid) as ready, true as there
+                       from livedex.vector_indexes v
+                      where v.relation = t.oid
+                     having count(*) > 0) i on true
+  left join lateral (select l.pid from pg_locks l
+                      where l.relation = t.oid and l.mode = 'ShareUpdateExclusiveLock' and l.granted
+                        and l.database = (select oid from pg_database where datname = current_database())
+                      limit 1) b on i.there
+  left join pg_stat_progress_create_index p on p.pid = b.pid and p.relid = t.oid
+  left join pg_stat_activity w on w.pid = p.current_locker_pid
+ order by c.name

@@ -1,5 +1,7 @@
 """The vector index of a generation on a real Postgres: built behind the rows, once, and mended when interrupted."""
 
+import os
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -8,6 +10,7 @@ import psycopg
 import pytest
 from pgvector import Vector
 
+from livedex import status
 from livedex.catalogue import Generation
 from livedex.config import KafkaSettings
 from livedex.database import Connection
@@ -16,7 +19,7 @@ from livedex.lifecycle import Stop
 from support.database import login_role
 from support.kafka import Log
 from support.synthetic import connection_to, create_collection, gaussian
-from support.upkeep import FAST, INDEXES, blocked_build, cancel, documents, filled, looked, upkeep
+from support.upkeep import FAST, INDEXES, blocked_build, cancel, documents, filled, looked, old_reader, upkeep
 from support.waiting import until
 from support.workers import Workers
 
@@ -127,7 +130,7 @@ def test_a_build_under_way_is_left_alone(
     indexes: Callable[[], list[Any]],
 ) -> None:  # fmt: skip
     """An index that somebody else builds is not valid yet, and neither dropped nor built a second time."""
-    with blocked_build(database_url, BUILD) as (_, _, failures):
+    with blocked_build(database_url, BUILD) as failures:
         identity = connection.execute("select 'livedex.embedding_1_hnsw'::regclass::oid").fetchone()
         with upkeep(database_url, kafka_settings) as maintainer:
             looked(maintainer)
@@ -184,8 +187,7 @@ def test_a_stop_cancels_a_build(
 ) -> None:  # fmt: skip
     """A worker that is asked to stop does not wait for its build; the next one repeats it."""
     stop = Stop()
-    with psycopg.connect(database_url) as old:
-        old.execute("select count(*) from livedex.embedding_1")
+    with old_reader(database_url):
         with upkeep(database_url, kafka_settings, stop=stop) as maintainer:
             until(lambda: indexes() == [("embedding_1_hnsw", False)], what="the build to wait")
             stop.ask("the test wants it")
@@ -195,6 +197,49 @@ def test_a_stop_cancels_a_build(
         until(lambda: connection.execute(sessions).fetchone() == (0,), timeout=5, what="its session to end")
     with upkeep(database_url, kafka_settings):
         until(lambda: indexes() == READY, what="the index")
+
+
+def test_a_build_does_not_outlive_its_worker(
+    database_url: str, kafka_settings: KafkaSettings, generation: Generation, connection: Connection,
+    indexes: Callable[[], list[Any]],
+) -> None:  # fmt: skip
+    """When the building worker vanishes without a word, Postgres ends its session soon, and another worker builds the index."""
+    builder = "select pid from pg_stat_activity where application_name = 'me-upkeep' and wait_event = 'virtualxid'"
+    with upkeep(database_url, kafka_settings) as maintainer:
+        with old_reader(database_url):
+            until(lambda: connection.execute(builder).fetchone(), what="the build to wait")
+            first = connection.execute(builder).fetchone()
+            assert maintainer._session is not None
+            with socket.socket(fileno=os.dup(maintainer._session._connection.fileno())) as line:
+                line.shutdown(socket.SHUT_RDWR)
+            until(lambda: connection.execute(builder).fetchone() not in (None, first), timeout=10, what="another build")
+        until(lambda: indexes() == READY, what="the index")
+
+
+def test_the_status_says_how_the_index_is(
+    database_url: str, kafka_settings: KafkaSettings, generation: Generation, connection: Connection
+) -> None:
+    """None, building with the transaction that it waits for, invalid, ready; and who does the upkeep, while somebody does."""
+
+    def index() -> dict[str, Any]:
+        found: dict[str, Any] = status.read(connection)["collections"][0]["index"]
+        return found
+
+    assert (index()["state"], index()["worker"]) == ("none", None)
+    with old_reader(database_url) as old, upkeep(database_url, kafka_settings, name="the-worker"):
+        until(lambda: index()["waits_for"], what="the build to wait")
+        found = index()
+        assert (found["state"], found["worker"], found["problem"]) == ("building", "the-worker", None)
+        assert found["waits_for"]["pid"] == old.info.backend_pid
+        assert found["waits_for"]["application"] == "the-old-one"
+        (remark,) = status.remarks({"collection": "default", "index": found})
+        assert f"waits for a transaction of the-old-one (pid {old.info.backend_pid}) since 20" in remark
+        assert status.describe_index(found) == f"building, {found['phase']}"
+    assert (index()["state"], index()["worker"]) == ("invalid", None)
+    assert status.remarks({"collection": "default", "index": index()}) == ["index of default: no worker does the upkeep"]
+    with upkeep(database_url, kafka_settings):
+        until(lambda: index()["state"] == "ready", what="the index")
+        until(lambda: index()["recall"] == 1.0, what="a probe")
 
 
 def test_a_worker_without_the_right_says_so_and_goes_on(
@@ -226,14 +271,27 @@ def test_a_worker_without_the_right_says_so_and_goes_on(
     assert (logged.out + logged.err).count("upkeep.fails") == 1
 
 
-def test_searches_without_an_index_compare_all(connection: Connection) -> None:
-    """Where there is no valid index, a search among more chunks than it would compare otherwise is exact, never empty."""
+def test_searches_without_an_index_compare_all(connection: Connection, database_url: str) -> None:
+    """Where there is no valid index, a search among more chunks than it would compare otherwise is exact, and joins the map once
+    instead of asking it for every vector.
+    """
     made = create_collection(connection, "default", model="hash-8")
     every = documents(6000, 8)
     filled(connection, made, every)
+    before = map_scans(connection, database_url)
     for query in gaussian(9, 5, 8):
-        found = connection.execute(
-            "select document_id from livedex.search_vector(%s, mode => 'vector')", (Vector(query),)
-        ).fetchall()
+        statement = "select document_id from livedex.search_vector(%s, mode => 'vector')"
+        found = connection.execute(statement, (Vector(query),)).fetchall()
         cosine = {d.name: float(query @ d.pieces[0].vector) / float(sum(d.pieces[0].vector ** 2) ** 0.5) for d in every}
         assert [name for (name,) in found] == sorted(cosine, key=lambda name: -cosine[name])[:10]
+    assert map_scans(connection, database_url) - before < 1000
+
+
+def map_scans(connection: Connection, url: str) -> int:
+    """How often the map was asked for a chunk, as another session sees it."""
+    connection.execute("select pg_stat_force_next_flush()")
+    statement = "select idx_scan from pg_stat_user_indexes where indexrelname = 'document_chunk_chunk_idx'"
+    with psycopg.connect(url) as other:
+        row = other.execute(statement).fetchone()
+    assert row is not None
+    return int(row[0])

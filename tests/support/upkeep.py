@@ -62,9 +62,19 @@ def filled(connection: Connection, generation: Generation, made: Sequence[Docume
 
 
 @contextmanager
-def blocked_build(url: str, statement: str) -> Iterator[tuple["psycopg.Connection[Any]", threading.Thread, list[Exception]]]:
-    """CREATE or REINDEX INDEX CONCURRENTLY in a session of its own that waits for a transaction: (the connection of that one,
-    the thread that waits, how it failed). The name of the waiting session is `by-hand`.
+def old_reader(url: str) -> Iterator["psycopg.Connection[Any]"]:
+    """A transaction of the application `the-old-one` that keeps a snapshot: no concurrent build ends before it does."""
+    with psycopg.connect(url, application_name="the-old-one") as old:
+        old.execute("set transaction isolation level repeatable read")
+        old.execute("select count(*) from livedex.embedding_1")
+        yield old
+        old.rollback()
+
+
+@contextmanager
+def blocked_build(url: str, statement: str) -> Iterator[list[Exception]]:
+    """CREATE or REINDEX INDEX CONCURRENTLY in a session of its own, `by-hand`, that waits for a transaction: how it failed,
+    which is known behind this.
     """
     failures: list[Exception] = []
 
@@ -75,16 +85,13 @@ def blocked_build(url: str, statement: str) -> Iterator[tuple["psycopg.Connectio
             except psycopg.Error as error:
                 failures.append(error)
 
-    with psycopg.connect(url, application_name="the-old-one") as old:
-        # a snapshot and a lock on the table, as of a reader that takes its time
-        old.execute("set transaction isolation level repeatable read")
-        old.execute("select count(*) from livedex.embedding_1")
+    with old_reader(url) as old:
         thread = threading.Thread(target=build, daemon=True)
         thread.start()
         with psycopg.connect(url, autocommit=True) as other:
             waiting = "select 1 from livedex.vector_indexes where not valid"
             until(lambda: other.execute(waiting).fetchone(), what="a build to be under way")
-        yield old, thread, failures
+        yield failures
         old.rollback()
         thread.join(timeout=20)
         assert not thread.is_alive()

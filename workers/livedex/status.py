@@ -1,10 +1,16 @@
-"""What an operator asks first: how far each source is, what each collection holds, which dead letters are open."""
+"""What an operator asks first: how far each source is, what each collection holds and how its index is, which dead letters are
+open.
+"""
 
 from typing import Any
 
 from psycopg.rows import dict_row
 
+from livedex.core.upkeep import UPKEEP_LOCK
 from livedex.database import Connection, query
+
+_INDEX = ("state", "phase", "percent", "recall", "unmapped_share", "worker", "problem")
+_WAITS_FOR = ("pid", "application", "since")
 
 
 def read(connection: Connection) -> dict[str, Any]:
@@ -12,9 +18,49 @@ def read(connection: Connection) -> dict[str, Any]:
     with connection.cursor(row_factory=dict_row) as cursor:
         sources = cursor.execute(query("query", "status_sources")).fetchall()
         collections = cursor.execute(query("query", "status_collections")).fetchall()
+        indexes = cursor.execute(query("query", "status_indexes"), {"lock": UPKEEP_LOCK}).fetchall()
         letters = cursor.execute(query("query", "status_dead_letters")).fetchall()
+    found = {row["collection"]: _index(row) for row in indexes}
+    for row in collections:
+        row["index"] = found.get(row["collection"])
     return {
         "sources": sources,
         "collections": collections,
         "dead_letters": {row["reason"]: row["letters"] for row in letters},
     }
+
+
+def _index(row: dict[str, Any]) -> dict[str, Any]:
+    """`state` is none, building, ready or invalid; `waits_for` the transaction that a build waits for, if it waits."""
+    waits = {name: row[f"waits_for_{name}"] for name in _WAITS_FOR}
+    return {**{name: row[name] for name in _INDEX}, "waits_for": waits if waits["pid"] is not None else None}
+
+
+def describe_index(index: dict[str, Any] | None) -> str | None:
+    """The state of an index in a few words."""
+    if index is None:
+        return None
+    if index["state"] == "none":
+        return "none: exact search"
+    doing = [index["phase"]] if index["phase"] else []
+    done = [f"{index['percent']} %"] if index["percent"] is not None else []
+    return ", ".join([index["state"], *doing, *done])
+
+
+def remarks(collection: dict[str, Any]) -> list[str]:
+    """What an operator should know of a collection's index beyond its state."""
+    index = collection["index"]
+    if index is None:
+        return []
+    found = []
+    waits = index["waits_for"]
+    if waits is not None:
+        since = waits["since"].isoformat(timespec="seconds") if waits["since"] else "unknown"
+        found.append(
+            f"its build waits for a transaction of {waits['application'] or 'a session'} (pid {waits['pid']}) since {since}"
+        )
+    if index["worker"] is None:
+        found.append("no worker does the upkeep")
+    if index["problem"] is not None:
+        found.append(index["problem"])
+    return [f"index of {collection['collection']}: {text}" for text in found]

@@ -7,9 +7,10 @@ import typer
 from kafka import TopicPartition
 from rich.console import Group
 from rich.live import Live
+from rich.text import Text
 
 from livedex import status as overview
-from livedex.cli.session import data, database, people, print_json, settings, table
+from livedex.cli.session import data, database, people, print_json, readable, settings, table
 from livedex.config import KafkaSettings
 from livedex.database import Connection, translated
 from livedex.errors import UnavailableError
@@ -22,7 +23,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Plain JSON.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Again and again, until Ctrl-C.")] = False,
 ) -> None:
-    """Lag, staleness and owner of each source; documents and chunks of each collection; open dead letters."""
+    """Lag, staleness and owner of each source; documents, chunks and index of each collection; open dead letters."""
     chosen = settings()
     with database(chosen) as connection:
         if not watch:
@@ -60,12 +61,17 @@ def _tables(found: dict[str, Any]) -> Group:
     sources = {"topic": "topic", "partition": "part", "collection": "collection", "state": "state", "lag": "lag",
                "staleness_seconds": "stale s", "owner": "owner"}  # fmt: skip
     collections = {"collection": "collection", "documents": "documents", "chunks": "chunks", "generation": "generation",
-                   "model": "model", "dimension": "dimensions", "metric": "metric"}  # fmt: skip
+                   "model": "model", "dimension": "dimensions", "metric": "metric", "index_state": "index",
+                   "worker": "upkeep by"}  # fmt: skip
+    rows = [{**row, "index_state": overview.describe_index(row["index"]), "worker": row["index"] and row["index"]["worker"]}
+            for row in found["collections"]]  # fmt: skip
+    remarks = [remark for row in found["collections"] for remark in overview.remarks(row)]
     letters = [{"reason": reason, "letters": count} for reason, count in found["dead_letters"].items()]
     return Group(
         table("sources", found["sources"], sources),
         "",
-        table("collections", found["collections"], collections),
+        table("collections", rows, collections),
+        *(Text(readable(remark)) for remark in remarks),
         "",
         table("open dead letters", letters, {"reason": "reason", "letters": "letters"}) if letters else "no open dead letters",
     )

@@ -5,6 +5,8 @@ chunks that nothing refers to.
 from dataclasses import dataclass
 from enum import StrEnum
 
+UPKEEP_LOCK = 0x6C69766575706B  # "liveupk": the key of the advisory lock by which the one worker is elected
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:

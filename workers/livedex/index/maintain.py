@@ -160,7 +160,7 @@ class Maintainer:
         return measured
 
     def _probe(self, session: UpkeepSession, kept: Kept, measured: _Measured) -> None:
-        last = measured.probed_at
+        last = measured.probed_at if kept.recall is not None else None  # None: a new index, or nobody asked yet
         if kept.ready is None or (last is not None and self._clock() - last < self._pace.probe):
             return
         wanted = {"queries": self._pace.probe_queries, "budget": self._pace.probe_budget}
@@ -189,7 +189,6 @@ class Maintainer:
         self._notes.workers[kept.generation_id] = (self._name, problem)
 
     def _show(self, generations: list[Kept]) -> None:
-        self._forget_gauges()
         for kept in generations:
             if kept.active:
                 self._metrics.index_ready.labels(kept.collection).set(kept.ready is not None)

@@ -10,11 +10,11 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.rows import class_row, dict_row
 
+from livedex.core.upkeep import UPKEEP_LOCK
 from livedex.database import CONNECT_TIMEOUT, WRITER_SETTINGS, open_session, query
 from livedex.errors import ConfigError
 from livedex.lifecycle import Stop
 
-UPKEEP_LOCK = 0x6C69766575706B  # "liveupk"
 FOREVER = 1e9  # seconds
 
 # A build does not outlive its worker for long: the next one repeats it, and could not while it goes on. Not every system can.

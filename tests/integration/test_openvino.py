@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from livedex.encoders import Encoder, ModelSpec, open_encoder
 from livedex.encoders.converted import cache_dir
 from livedex.encoders.models import find_model
 from livedex.encoders.port import EncodingStopped
-from livedex.encoders.probe import TOLERANCE, agreement
+from livedex.encoders.probe import TOLERANCE, agreement, cosines
 from livedex.errors import ConfigError
 from support.streams import paragraphs
 
@@ -96,6 +98,23 @@ def test_where_its_vectors_are_others_it_is_refused(encoder: Encoder, own_cache:
     with pytest.raises(ConfigError, match=r"gives other vectors on openvino than on torch.*LIVEDEX_EMBEDDER=torch"):
         open_encoder("openvino", SPEC)
     assert open_encoder("auto", SPEC).identity.encoder == "torch"
+
+
+def test_int8_is_taken_only_where_it_is_asked_for(encoder: Encoder, capsys: pytest.CaptureFixture[str]) -> None:
+    """It says what it loses; its vectors are near torch's but not within the tolerance; company changes them by less."""
+    if find_spec("nncf") is None:
+        pytest.skip("nncf is not installed")
+    small = open_encoder("auto", replace(SPEC, precision="int8"))
+    assert (small.identity.encoder, small.identity.precision) == ("openvino", "int8")
+    assert "encoder.lossy" in capsys.readouterr().out
+    texts = paragraphs(seed=9, count=20)
+    together, alone = small.encode_documents(texts), np.concatenate([small.encode_documents([text]) for text in texts])
+    assert 0.98 < cosines(together, encoder.encode_documents(texts)).mean() < TOLERANCE
+    assert agreement(together, alone) > 0.999
+    with pytest.raises(
+        ConfigError, match='precision int8 is made by openvino, and the embedder is torch: set precision = "auto"'
+    ):
+        open_encoder("torch", replace(SPEC, precision="int8"))
 
 
 def test_auto_takes_it(encoder: Encoder) -> None:

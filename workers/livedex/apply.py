@@ -57,6 +57,7 @@ class Wanted:
             "encoder": (pinned.encoder, wanted.encoder),
             "query_prompt": (pinned.query_prompt, wanted.query_prompt),
             "document_prompt": (pinned.document_prompt, wanted.document_prompt),
+            "precision": (generation.precision, self.settings.precision),
             "metric": (generation.metric, self.settings.metric),
             "storage": (generation.storage, self.settings.storage),
             "text_config": (generation.text_config, self.text_config),
@@ -109,6 +110,7 @@ def _open(settings: Settings, name: str, collection: CollectionSettings) -> Enco
             query_prompt=collection.query_prompt,
             document_prompt=collection.document_prompt,
             normalise=collection.metric == "cosine",
+            precision=collection.precision,
         ),
         server=server_of(settings),
     )

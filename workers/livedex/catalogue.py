@@ -14,6 +14,7 @@ from livedex.core.chunking import ChunkingSpec
 from livedex.core.continuity import KnownTopic
 from livedex.database import Connection, query
 from livedex.encoders import Encoder, Identity, ModelSpec, open_encoder, server_of
+from livedex.encoders.port import Precision
 from livedex.encoders.probe import TOLERANCE, agreement, probe, to_vectors
 from livedex.encoders.remote import Server
 from livedex.errors import ConfigError
@@ -51,7 +52,13 @@ class Generation:
             query_prompt=self.identity.query_prompt,
             document_prompt=self.identity.document_prompt,
             normalise=self.metric == "cosine",
+            precision=self.precision,
         )
+
+    @property
+    def precision(self) -> Precision:
+        """What to ask an encoder for: those that give the same vectors may differ."""
+        return "int8" if self.identity.precision == "int8" else "auto"
 
     def check(self, encoder: Encoder) -> None:
         """ConfigError unless the encoder gives the vectors that this generation is made of."""

@@ -51,6 +51,7 @@ class CollectionSettings(_Section):
     model: str | None = None  # folder, installed package or hub name; None: LIVEDEX_MODEL
     query_prompt: str | None = None  # None: the model's own
     document_prompt: str | None = None
+    precision: Literal["auto", "int8"] = "auto"
     metric: Literal["cosine", "dot", "l2"] = "cosine"
     storage: Literal["halfvec", "vector", "bit"] = "halfvec"
     reranker: str = ""

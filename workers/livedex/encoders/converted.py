@@ -7,8 +7,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -66,30 +69,47 @@ def converted(model: Path, revision: str) -> Converted:
     made_by = [f"{name} {importlib.metadata.version(name)}" for name in _DECIDE]
     target = cache_dir() / sha256("\n".join([str(VERSION), revision, *made_by]).encode()).hexdigest()[:32]
     if not (target / REFERENCE).is_file():
-        try:
-            _convert(model, target)
-        except OSError as error:
-            raise ConfigError(
-                f"cannot write the cache {cache_dir()} ({error.strerror}): set XDG_CACHE_HOME to a folder"
-            ) from error
+        with _written():
+            _make("conversion", model, target, REFERENCE)
     return Converted(folder=target)
 
 
-def _convert(model: Path, target: Path) -> None:
-    """Aside first, then in one step into its place: who looks meanwhile sees all or nothing."""
+def quantised(model: Converted) -> Path:
+    """The int8 graph of a converted model, made now unless it was before. ConfigError when it cannot be made."""
+    if not find_spec("nncf"):
+        raise ConfigError("precision int8 needs nncf, which is not installed: pip install 'livedex[openvino]'")
+    target = model.folder / f"int8-nncf-{importlib.metadata.version('nncf')}"
+    if not (target / GRAPH).is_file():
+        with _written():
+            _make("quantising", model.folder, target, GRAPH)
+    return target / GRAPH
+
+
+@contextmanager
+def _written() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"cannot write the cache {cache_dir()} ({error.strerror}): set XDG_CACHE_HOME to a folder") from error
+
+
+def _make(module: str, source: Path, target: Path, last: str) -> None:
+    """Run a module that fills a folder from another: aside first, then in one step into its place, so that who looks meanwhile
+    sees all or nothing. `last` is a file that the folder has when it is whole.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix="draft-", dir=target.parent))
-    _log.info("encoder.converting", model=str(model))
+    _log.info(f"encoder.{module}", source=str(source))
     try:
-        command = [sys.executable, "-m", "livedex.encoders.conversion", str(model), str(draft)]
+        command = [sys.executable, "-m", f"livedex.encoders.{module}", str(source), str(draft)]
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)  # noqa: S603
         if done.returncode:
             why = next(reversed(done.stderr.strip().splitlines()), f"exit {done.returncode}")
-            raise ConfigError(f"the model in {model} cannot be converted for openvino: {why}: set LIVEDEX_EMBEDDER=torch")
+            raise ConfigError(f"the model in {source} cannot be converted for openvino: {why}: set LIVEDEX_EMBEDDER=torch")
         try:
             draft.rename(target)
         except OSError:
-            if not (target / REFERENCE).is_file():  # not because another process was faster
+            if not (target / last).is_file():  # not because another process was faster
                 raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -10,6 +10,7 @@ from livedex.encoders.remote import Server
 from livedex.errors import ConfigError
 from livedex.observe import logger
 
+_INT8: list[EmbedderName] = ["openvino"]
 _log = logger("encoder")
 
 
@@ -22,7 +23,9 @@ def open_encoder(
     `server` is for http, which `auto` takes where one is set. An adapter that cannot load the model, or that `check` refuses
     (ConfigError), is passed over while there is another.
     """
-    *first, last = _adapters(embedder, server)
+    if spec.precision == "int8" and embedder not in ("auto", "openvino"):
+        raise ConfigError(f'precision int8 is made by openvino, and the embedder is {embedder}: set precision = "auto"')
+    *first, last = _INT8 if spec.precision == "int8" else _adapters(embedder, server)
     for name in first:
         try:
             return _checked(_open(name, spec, server), check)

@@ -5,12 +5,16 @@ Vectors are float32, shape (len(texts), dimension), in the order of the texts; L
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]
+
+
+#: auto: the fastest that gives the model's own vectors. int8 loses some of the ranking.
+Precision = Literal["auto", "int8"]
 
 
 class EncodingStopped(Exception):  # noqa: N818 - not an error: it was asked for
@@ -25,6 +29,7 @@ class ModelSpec:
     query_prompt: str | None = None
     document_prompt: str | None = None
     normalise: bool = True
+    precision: Precision = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

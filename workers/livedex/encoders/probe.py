@@ -31,14 +31,16 @@ def probe(encoder: Encoder) -> Vectors:
 
 
 def agreement(found: Vectors, expected: Vectors) -> float:
-    """The smallest cosine between vectors of the same text; 0 when they do not compare.
+    """The smallest cosine between vectors of the same text; 0 when they do not compare."""
+    return float(cosines(found, expected).min())
 
-    Vectors that differ in length count as turned as far as they miss.
-    """
+
+def cosines(found: Vectors, expected: Vectors) -> Vectors:
+    """Of each text, shape (len(TEXTS),). Vectors that differ in length count as turned as far as they miss."""
     if found.shape != expected.shape:
-        return 0.0
+        return np.zeros(1, np.float32)
     error = np.linalg.norm(found - expected, axis=1) / np.maximum(np.linalg.norm(expected, axis=1), np.finfo(np.float32).tiny)
-    return float(1 - (error**2).max() / 2)  # of unit vectors this is the cosine, exactly
+    return np.asarray(1 - error**2 / 2, np.float32)  # of unit vectors this is the cosine, exactly
 
 
 def to_bytes(vectors: Vectors) -> bytes:

@@ -13,7 +13,8 @@ from pgvector import Vector
 from livedex import status
 from livedex.catalogue import Generation
 from livedex.config import KafkaSettings
-from livedex.database import Connection
+from livedex.database import WRITER_SETTINGS, Connection, PatientConnection
+from livedex.index import maintain_session
 from livedex.index.app import IndexApp
 from livedex.lifecycle import Stop
 from support.database import login_role
@@ -146,9 +147,13 @@ def test_what_an_interrupted_rebuild_left_is_dropped_beside_the_valid_index(
     database_url: str, kafka_settings: KafkaSettings, generation: Generation, connection: Connection,
     indexes: Callable[[], list[Any]],
 ) -> None:  # fmt: skip
-    """The index that REINDEX CONCURRENTLY began goes; the valid one is the same as before, and so is one of another name."""
+    """The index that REINDEX CONCURRENTLY began goes; the valid one is the same as before, and what has another name
+    is an operator's.
+    """
     connection.execute(BUILD)
     connection.execute(BUILD.replace("embedding_1_hnsw", "by_an_operator"))
+    connection.execute(BUILD.replace("embedding_1_hnsw", "half_built"))
+    connection.execute("update pg_index set indisvalid = false where indexrelid = 'livedex.half_built'::regclass")
     valid = "select v.name, v.name::text::regclass::oid from livedex.vector_indexes v where v.valid order by v.name"
     connection.execute("set search_path = livedex, public")
     before = connection.execute(valid).fetchall()
@@ -156,8 +161,11 @@ def test_what_an_interrupted_rebuild_left_is_dropped_beside_the_valid_index(
         cancel(database_url, "by-hand")
         until(lambda: connection.execute(WAITING).fetchone() == (0,), what="the rebuild to end")
     assert ("embedding_1_hnsw_ccnew", False) in indexes()
-    with upkeep(database_url, kafka_settings):
-        until(lambda: indexes() == [("by_an_operator", True), *READY], what="the leftover to be dropped")
+    kept = [("by_an_operator", True), *READY, ("half_built", False)]
+    with upkeep(database_url, kafka_settings) as maintainer:
+        until(lambda: ("embedding_1_hnsw_ccnew", False) not in indexes(), what="the leftover to be dropped")
+        looked(maintainer)
+        assert indexes() == kept
     assert connection.execute(valid).fetchall() == before
 
 
@@ -197,6 +205,25 @@ def test_a_stop_cancels_a_build(
         until(lambda: connection.execute(sessions).fetchone() == (0,), timeout=5, what="its session to end")
     with upkeep(database_url, kafka_settings):
         until(lambda: indexes() == READY, what="the index")
+
+
+def test_a_build_waits_as_long_as_it_takes(
+    database_url: str, kafka_settings: KafkaSettings, generation: Generation, connection: Connection,
+    indexes: Callable[[], list[Any]], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The limits of other statements, and the patience with a server that says nothing, are not those of a build."""
+    short = {**WRITER_SETTINGS, "lock_timeout": "1s", "statement_timeout": "1s"}
+    monkeypatch.setattr(maintain_session, "WRITER_SETTINGS", short)
+    monkeypatch.setattr(PatientConnection, "patience", 2.0)
+    builder = "select pid from pg_stat_activity where application_name = 'me-upkeep' and wait_event = 'virtualxid'"
+    with upkeep(database_url, kafka_settings):
+        with old_reader(database_url):
+            until(lambda: connection.execute(builder).fetchone(), what="the build to wait")
+            first = connection.execute(builder).fetchone()
+            patient = f"{builder} and query_start < clock_timestamp() - interval '3 seconds'"
+            until(lambda: connection.execute(patient).fetchone() == first, timeout=10, what="the build to have waited long")
+        until(lambda: indexes() == READY, what="the index")
+    assert connection.execute("select deleted from livedex.upkeep where built_at is not null").fetchone() == (0,)
 
 
 def test_a_build_does_not_outlive_its_worker(
@@ -272,8 +299,8 @@ def test_a_worker_without_the_right_says_so_and_goes_on(
 
 
 def test_searches_without_an_index_compare_all(connection: Connection, database_url: str) -> None:
-    """Where there is no valid index, a search among more chunks than it would compare otherwise is exact, and joins the map once
-    instead of asking it for every vector.
+    """Where there is no valid index, a search among more chunks than it would compare otherwise is exact, and joins the map
+    once instead of asking it for every vector.
     """
     made = create_collection(connection, "default", model="hash-8")
     every = documents(6000, 8)

@@ -42,8 +42,8 @@ accept: setup ## the long checks: whole replays with the real model
 faults: setup ## the whole fault matrix: what crashes, outages and odd logs must not change
 	$(BIN)/python -m pytest tests/faults --faults=all
 
-bench: setup ## latency and throughput, as ratios against named baselines
-	$(BIN)/python tests/bench/bench.py
+bench: setup ## what it costs and how fast it is, beside two other pipelines; BENCH="--only encode" or "--quick" for less
+	PYTHONPATH=tests $(BIN)/python -m bench $(BENCH)
 
 demo: setup ## the main job end to end on a stack of its own; KEEP=1 leaves it running
 	$(BIN)/python -m livedex.dev.demo $(if $(KEEP),--keep)

@@ -95,12 +95,12 @@ delete from livedex.chunk_orphan o
    and exists (select from livedex.document_chunk m where m.chunk_key = o.chunk_key)
 
 -- name: note_orphans
+-- Those that are noted already are left to the conflict: a join with a table that grows so fast is planned for an empty one.
 insert into livedex.chunk_orphan (chunk_key)
 select c.chunk_key
   from livedex.chunk c
  where c.chunk_key > %(after)s and c.chunk_key <= %(upto)s
    and not exists (select from livedex.document_chunk m where m.chunk_key = c.chunk_key)
-   and not exists (select from livedex.chunk_orphan o where o.chunk_key = c.chunk_key)
  order by c.chunk_key
 on conflict (chunk_key) do nothing
 

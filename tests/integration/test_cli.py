@@ -264,7 +264,10 @@ def test_status_says_how_far_each_source_is(livedex: Terminal, running: Running,
     (collection,) = found["collections"]
     assert (collection["collection"], collection["model"], collection["dimension"]) == ("default", "hash-16", 16)
     assert collection["documents"] == running.workers.rows("select count(*) from livedex.documents")[0][0]
-    assert running.topic in livedex("status").out
+    assert collection["index"]["state"] in ("none", "building", "ready")
+    shown = livedex("status").out
+    assert running.topic in shown
+    assert "upkeep by" in shown
 
 
 def test_status_goes_on_without_kafka(livedex: Terminal) -> None:

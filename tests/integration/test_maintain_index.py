@@ -207,6 +207,20 @@ def test_a_stop_cancels_a_build(
         until(lambda: indexes() == READY, what="the index")
 
 
+def test_a_worker_ends_in_time_while_it_builds(workers: Workers, log: Log) -> None:
+    """SIGTERM during a build ends the process with 0 within ten seconds."""
+    topic = log.topic()
+    config = workers.config(topic, model="hash-8")
+    workers.apply(config)
+    worker = workers.start("index", config)
+    place = log.send(topic, {"id": "a", "text": "A text."})
+    workers.caught_up(topic, {0: place.offset + 1})
+    with old_reader(workers.database_url):
+        until(lambda: workers.rows(INDEXES) == [("embedding_1_hnsw", False)], what="the build to wait")
+        assert worker.stop() == 0
+    assert workers.rows(INDEXES) == [("embedding_1_hnsw", False)]
+
+
 def test_a_build_waits_as_long_as_it_takes(
     database_url: str, kafka_settings: KafkaSettings, generation: Generation, connection: Connection,
     indexes: Callable[[], list[Any]], monkeypatch: pytest.MonkeyPatch,

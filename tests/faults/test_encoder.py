@@ -57,7 +57,7 @@ def test_21_an_encoder_that_is_away(arena: Arena) -> None:
     worker = under_way(arena)
     arena.encoder.set(Behaviour(fails="unavailable"))
     arena.wait_for(lambda: held(worker, "embedder"), what="partitions to be held until the encoder answers")
-    assert vitals.waits_for(worker, "embedder")
+    arena.wait_for(lambda: vitals.waits_for(worker, "embedder"), what="the worker to say that it waits for the encoder")
     assert vitals.gauge(worker, "livedex_dependency_up", dependency="embedder") == 0
     nothing_moves(arena, worker)
     heals(arena, worker)

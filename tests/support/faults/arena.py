@@ -132,7 +132,7 @@ class Arena:
 
     def ready(self, worker: Process) -> None:
         """Wait until a worker says that it is ready."""
-        until(worker.ready, timeout=60, what="the worker to be ready")
+        until(worker.ready, timeout=120, what="the worker to be ready")
 
     def kill(self, worker: Process) -> None:
         """SIGKILL."""

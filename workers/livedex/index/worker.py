@@ -197,7 +197,8 @@ class IndexWorker:
 
     def _note_applied(self, partition: TopicPartition, end: Applied) -> None:
         report.applied(self._metrics, end)
-        self._health.up("embedder")
+        if not self.holdings.held[Hold.EMBEDDER]:  # else the batch was embedded before that, or needed no vector
+            self._health.up("embedder")
         self._health.works(name_of(partition))
         if partition in self.holdings.partitions:
             self.holdings.partitions[partition].applied(end.batch.next_offset)

@@ -8,7 +8,19 @@ update livedex.source s
 returning s.epoch, s.state, s.reason, s.topic_id::text, s.partitions, c.version_mode
 
 -- name: stop_source
-update livedex.source set state = 'stopped', reason = %(reason)s where topic = %(topic)s and state <> 'stopped'
+-- Only the source that was judged: a reset meanwhile makes it another one.
+update livedex.source set state = 'stopped', reason = %(reason)s
+ where topic = %(topic)s and state <> 'stopped' and epoch = %(epoch)s and topic_id is not distinct from %(topic_id)s::uuid
+
+-- name: lock_source
+-- First the source, then its progress, as claims and resets do.
+select from livedex.source where topic = %(topic)s for update
+
+-- name: stop_claimed_source
+update livedex.source s set state = 'stopped', reason = %(reason)s
+ where s.topic = %(topic)s
+   and exists (select from livedex.source_progress p
+                where p.topic = s.topic and p.partition = %(partition)s and p.owner_epoch = %(owner_epoch)s)
 
 -- name: progress
 select topic, partition, next_offset from livedex.source_progress

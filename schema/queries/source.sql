@@ -22,3 +22,7 @@ on conflict (topic, partition) do update
 
 -- name: forget_partitions
 delete from livedex.source_progress where topic = %(topic)s and partition >= %(partitions)s
+
+-- name: discard_letters
+-- Of a topic that was made anew: their offsets mean other records now, and where the epoch stays those would take their place.
+update livedex.dead_letter set state = 'discarded' where topic = %(topic)s and state = 'open'

@@ -134,6 +134,14 @@ def test_a_text_that_the_server_refuses_is_at_fault_itself(told: EmbeddingServer
     assert told.refusals == 1
 
 
+def test_a_server_that_changes_its_model_is_noticed_at_once(told: EmbeddingServer) -> None:
+    """Before a vector of the other model is given to anybody."""
+    encoder = opened(told)
+    told.encoder = HashEncoder(ModelSpec(model=MODEL, document_prompt="another model"))
+    with pytest.raises(SystemicError, match="gives other vectors than when this worker opened it"):
+        encoder.encode_documents(TEXTS[:3])
+
+
 def test_a_wrong_token_is_the_operators(told: EmbeddingServer, tmp_path: Path) -> None:
     """At the start a wrong setting, later nothing that a record could be blamed for; with the right one it works."""
     secret = tmp_path / "token"

@@ -217,6 +217,22 @@ def test_a_reset_with_versions_from_the_source(workers: Workers, log: Log, admin
     assert worker.stop() == 0
 
 
+def test_a_topic_made_anew_keeps_the_dead_letters_of_the_old_one(workers: Workers, log: Log, admin: KafkaAdminClient) -> None:
+    """Where versions go on, so does the epoch: a record at the offset of an old letter neither settles nor replaces it."""
+    topic = log.topic(1)
+    config = workers.config(topic, versions="source")
+    workers.apply(config)
+    worker = workers.start("index", config)
+    workers.caught_up(topic, {0: log.send(topic, b"no JSON", key="broken").offset + 1})
+    make_again(admin, topic)
+    log.send(topic, {"id": "a", "version": 1, "text": "Stands where the broken one stood."})
+    until(stopped_with(workers, topic), what="the source to be stopped")
+    reset(workers, config, topic)
+    until(lambda: state(workers, topic)[0] == "live", what="the source to be live again")
+    assert workers.rows("select convert_from(value, 'UTF8'), state from livedex.dead_letter") == [("no JSON", "discarded")]
+    assert worker.stop() == 0
+
+
 def test_only_sources_can_be_reset(workers: Workers, log: Log) -> None:
     """A topic that nobody follows is named, with where to look."""
     topic = log.topic()

@@ -90,6 +90,26 @@ def test_a_worker_that_lost_the_partition_cannot_write(store: Store, encoder: En
     assert workers.rows("select document_id from livedex.documents") == [("a",)]
 
 
+def test_only_the_source_that_was_judged_is_stopped(store: Store, workers: Workers) -> None:
+    """A reset, or another claim, between the look and the stop saves it."""
+    claim = store.claim(TOPIC, 0, found=FOUND, start=0, owner="old")
+    seen = store.catalogue()[0][TOPIC]
+    workers.execute("update livedex.source set epoch = epoch + 1")
+    store.claim(TOPIC, 0, found=FOUND, start=0, owner="new")
+    store.stop_source(seen, "what was seen")
+    assert not store.stop_claimed_source(claim, "what was seen")
+    assert workers.rows("select state, reason from livedex.source") == [("live", None)]
+    store.stop_source(store.catalogue()[0][TOPIC], "what is")
+    assert workers.rows("select state, reason from livedex.source") == [("stopped", "what is")]
+
+
+def test_a_claim_stops_its_source(store: Store, workers: Workers) -> None:
+    """As long as it is in force."""
+    claim = store.claim(TOPIC, 0, found=FOUND, start=0, owner="me")
+    assert store.stop_claimed_source(claim, "the log was cut off")
+    assert workers.rows("select state, reason from livedex.source") == [("stopped", "the log was cut off")]
+
+
 def test_a_batch_is_applied_once(store: Store, encoder: Encoder, workers: Workers) -> None:
     """The same batch again, and one that leaves a gap, are refused by the progress."""
     claim = store.claim(TOPIC, 0, found=FOUND, start=0, owner="me")

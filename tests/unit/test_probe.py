@@ -1,6 +1,7 @@
 """Whether an encoder gives the vectors of the one that made a generation is tried, not believed."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,14 @@ from livedex.encoders.probe import TOLERANCE, agreement, probe, to_bytes, to_vec
 from livedex.errors import ConfigError
 
 ENCODER = HashEncoder(ModelSpec(model="hash-64"))
+
+
+class Remote(HashEncoder):
+    """As if it were behind an address."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__(spec)
+        self.identity = replace(self.identity, encoder="http")
 
 
 def turned(vectors: Vectors, cosine: float) -> Vectors:
@@ -54,6 +63,14 @@ def test_vectors_of_another_length_do_not_agree() -> None:
     made = probe(ENCODER)
     assert agreement(made * np.float32(1.1), made) < TOLERANCE
     assert agreement(made[:, :-1], made) == 0.0
+
+
+def test_a_server_must_show_that_its_vectors_are_the_same() -> None:
+    """Its model's files are not seen, so a generation that kept no probe takes none."""
+    remote: Any = Remote(ModelSpec(model="hash-64"))
+    with pytest.raises(ConfigError, match=r"kept no vectors .*: set LIVEDEX_EMBEDDER=openvino"):
+        generation(None).check_probe(remote)
+    generation(probe(ENCODER)).check_probe(remote)
 
 
 def test_another_adapter_is_welcome_while_its_vectors_are_the_same() -> None:

@@ -18,6 +18,7 @@ class Generation:
     model: str = "hash-4"
     revision: str = "1"
     normalise: bool = True
+    probe: bytes | None = None
 
     @property
     def model_spec(self) -> ModelSpec:
@@ -33,6 +34,12 @@ class Generation:
         """Only the revision counts here."""
         if encoder.identity.revision != self.revision:
             raise ConfigError("another revision")
+
+    def check_probe(self, encoder: Encoder) -> None:
+        """One of two probes fits."""
+        del encoder
+        if self.probe == b"other":
+            raise ConfigError("other vectors")
 
 
 class Opener:
@@ -67,6 +74,15 @@ def test_each_generation_is_checked() -> None:
     shelf.open(Generation())
     with pytest.raises(ConfigError, match="another revision"):
         shelf.open(Generation(revision="2"))
+
+
+def test_the_probe_of_each_generation_is_run() -> None:
+    """An encoder that is open already is tried for a generation that kept other vectors, which refuses it."""
+    shelf = Shelf("hash", Opener())
+    shelf.open(Generation())
+    with pytest.raises(ConfigError, match="other vectors"):
+        shelf.open(Generation(probe=b"other"))
+    shelf.open(Generation(probe=b"same"))
 
 
 def test_what_was_refused_is_opened_again() -> None:

@@ -79,6 +79,11 @@ class Generation:
     def check_probe(self, encoder: Encoder) -> None:
         """ConfigError unless the encoder, whatever adapter it is, gives the vectors of the one that made this."""
         if self.probe is None:
+            if encoder.identity.encoder == "http":
+                raise ConfigError(
+                    f"generation {self.generation_id} of collection {self.collection} kept no vectors that those of an "
+                    f"embedding server could be compared with: set LIVEDEX_EMBEDDER={self.identity.encoder}"
+                )
             return
         found = agreement(probe(encoder), to_vectors(self.probe, self.identity.dimension))
         if found < TOLERANCE:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import KafkaError, RetriableError
+from kafka.errors import KafkaError, RetriableError, UnknownTopicOrPartitionError, for_code
 
 from livedex.config import KafkaSettings
 from livedex.core.continuity import Topic
@@ -80,13 +80,17 @@ def topic_of(admin: KafkaAdminClient, name: str) -> Topic | None:
 
 
 def topics_of(admin: KafkaAdminClient, names: Iterable[str]) -> dict[str, Topic]:
-    """Those of the topics that Kafka has."""
-    answers = admin.describe_topics(list(names))
-    return {
-        answer["name"]: Topic(topic_id=str(answer["topic_id"]), partitions=len(answer["partitions"]))
-        for answer in answers
-        if not answer["error_code"] and answer["partitions"]
-    }
+    """Those of the topics that Kafka has. UnavailableError when it does not say: only its word that one is not there counts."""
+    found: dict[str, Topic] = {}
+    for answer in admin.describe_topics(list(names)):
+        code = answer["error_code"]
+        if code == UnknownTopicOrPartitionError.errno:
+            continue
+        if code or not answer["partitions"]:
+            why = for_code(code).__name__ if code else "it names no partitions"
+            raise UnavailableError("kafka", f"kafka does not describe topic {answer['name']}: {why}")
+        found[answer["name"]] = Topic(topic_id=str(answer["topic_id"]), partitions=len(answer["partitions"]))
+    return found
 
 
 def open_producer(settings: KafkaSettings, client_id: str = "livedex-producer") -> KafkaProducer:

@@ -12,7 +12,7 @@ from typing import NoReturn, TypeVar
 from prometheus_client import Gauge
 
 from livedex.core.backoff import backoff
-from livedex.errors import UnavailableError
+from livedex.errors import ConflictError, UnavailableError
 from livedex.observe import logger
 
 T = TypeVar("T")
@@ -119,13 +119,13 @@ class Health:
 
 
 def until_available(work: Callable[[], T], *, stop: Stop, health: Health, jitter: Callable[[], float]) -> T | None:
-    """The result of `work`, tried again as long as a dependency is down; None when the stop came first."""
+    """The result of `work`, tried again as long as a dependency is down or in use; None when the stop came first."""
     attempt = 0
     while not stop.asked:
         try:
             with health.watch():
                 return work()
-        except UnavailableError:
+        except (UnavailableError, ConflictError):  # a migration may hold what is read at the start
             attempt += 1
             stop.wait(backoff(attempt, jitter()))
     return None

@@ -48,6 +48,8 @@ def reset(kafka: KafkaSettings, connection: Connection, topic: str, *, versions_
         row = connection.execute(query("source", "reset_source"), arguments).fetchone()
         assert row is not None
         connection.execute(query("source", "forget_partitions"), arguments)
+        if known["topic_id"] not in (None, log.topic.topic_id):
+            connection.execute(query("source", "discard_letters"), arguments)
         for partition, start in log.starts.items():
             place = {"topic": topic, "partition": partition, "start": start, "end": log.ends[partition]}
             connection.execute(query("source", "reset_progress"), place)

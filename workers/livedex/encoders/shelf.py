@@ -20,8 +20,17 @@ class Made(Protocol):
         """What to open to get it."""
         ...
 
+    @property
+    def probe(self) -> bytes | None:
+        """The vectors that this encoder gave for a few texts."""
+        ...
+
     def check(self, encoder: Encoder) -> None:
         """ConfigError unless it was made with this encoder."""
+        ...
+
+    def check_probe(self, encoder: Encoder) -> None:
+        """ConfigError unless this encoder gives the vectors of `probe`: it is run."""
         ...
 
 
@@ -35,20 +44,26 @@ class Shelf(Generic[M]):
         self._embedder = embedder
         self._open_checked = open_checked
         self._opened: dict[tuple[str, ModelSpec], Encoder] = {}
+        self._agreed: set[tuple[tuple[str, ModelSpec], bytes | None]] = set()  # probes that were run with what is open
 
     def open(self, made: M) -> Encoder:
         """Its encoder, checked to be the one that it was made with. The first of a model loads it: seconds."""
-        encoder = self._opened.get(_key(made))
+        key = _key(made)
+        encoder = self._opened.get(key)
         if encoder is None:
-            encoder = self._opened[_key(made)] = self._open_checked(self._embedder, made)
+            encoder = self._opened[key] = self._open_checked(self._embedder, made)
         else:
             made.check(encoder)  # another generation may pin another revision of the model
+            if (key, made.probe) not in self._agreed:
+                made.check_probe(encoder)
+        self._agreed.add((key, made.probe))
         return encoder
 
     def keep(self, used: Iterable[M]) -> None:
         """Let go of the models that none of these is made with."""
         wanted = set(map(_key, used))
         self._opened = {key: encoder for key, encoder in self._opened.items() if key in wanted}
+        self._agreed = {(key, probe) for key, probe in self._agreed if key in wanted}
 
 
 def _key(made: Made) -> tuple[str, ModelSpec]:

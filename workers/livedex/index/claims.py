@@ -6,7 +6,7 @@ from kafka import TopicPartition
 
 from livedex.core.continuity import broken_log
 from livedex.index.applying import Claim
-from livedex.index.refusals import SourceStoppedError
+from livedex.index.refusals import FencedError, SourceStoppedError
 from livedex.index.source import KafkaSource
 from livedex.index.store import Store
 
@@ -30,7 +30,8 @@ class Claims:
         end = self._source.last_of(partition)  # asked after the progress, which may not be beyond it
         why = broken_log(topic, number, next_offset=claim.next_offset, start=start, end=end)
         if why is not None:
-            self._store.stop_source(topic, why)
+            if not self._store.stop_claimed_source(claim, why):
+                raise FencedError(f"{topic}[{number}] was claimed by another, or reset, before its source could be stopped")
             raise SourceStoppedError(why)
         self._source.begin(partition, claim.next_offset)
         return claim, end

@@ -130,7 +130,7 @@ class Holdings:
                 continue
             if new.state == "stopped" and own.hold is not Hold.STOPPED:
                 self.leave(partition, new.reason or "an operator stopped it")
-            elif new.epoch != old.epoch or (new.state == "rebuilding" and old.state != "rebuilding"):
+            elif new.epoch != old.epoch or (new.state != "stopped" and (own.hold is Hold.STOPPED or _reset(old, new))):
                 self.reclaim_now(partition)
 
     def check_positions(self) -> None:
@@ -142,3 +142,8 @@ class Holdings:
     def _drop(self, partition: TopicPartition) -> None:
         self._ownership.drop(partition.topic, partition.partition)
         self._source.release(partition)
+
+
+def _reset(old: Source, new: Source) -> bool:
+    """Whether a rebuild began between these two looks."""
+    return new.state == "rebuilding" and old.state != "rebuilding"

@@ -61,10 +61,20 @@ class Store:
             raise SourceStoppedError(why)
         return Claim(topic=topic, partition=partition, owner_epoch=row[0], next_offset=row[1], epoch=epoch)
 
-    def stop_source(self, topic: str, reason: str) -> None:
-        """Stop a source for all workers, until an operator resets it."""
+    def stop_source(self, source: Source, reason: str) -> None:
+        """Stop a source for all workers, until an operator resets it; nothing when it was reset since it was looked at."""
+        known = {"topic": source.topic, "epoch": source.epoch, "topic_id": source.topic_id, "reason": reason}
         with self._connection() as connection:
-            connection.execute(query("index", "stop_source"), {"topic": topic, "reason": reason})
+            connection.execute(query("index", "stop_source"), known)
+
+    def stop_claimed_source(self, claim: Claim, reason: str) -> bool:
+        """Stop the source of a claimed partition for all workers; False, and nothing, when the claim is over."""
+        arguments = {
+            "topic": claim.topic, "partition": claim.partition, "owner_epoch": claim.owner_epoch, "reason": reason,
+        }  # fmt: skip
+        with self._connection() as connection, connection.transaction():
+            connection.execute(query("index", "lock_source"), arguments)
+            return connection.execute(query("index", "stop_claimed_source"), arguments).rowcount == 1
 
     def finish_rebuild(self, topic: str) -> int:
         """Delete some of what only the log before a reset had, once the rebuild got so far; how many documents that were."""
@@ -176,7 +186,8 @@ def _follow(connection: Connection, topic: str, found: Topic | None) -> tuple[in
     known = KnownTopic(name=topic, topic_id=row["topic_id"], partitions=row["partitions"], version_mode=mode)
     why = broken_topic(known, found)
     if why is not None:
-        connection.execute(query("index", "stop_source"), {"topic": topic, "reason": why})
+        known_as = {"topic": topic, "epoch": row["epoch"], "topic_id": row["topic_id"], "reason": why}
+        connection.execute(query("index", "stop_source"), known_as)
     return row["epoch"], why
 
 

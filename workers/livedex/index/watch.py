@@ -42,7 +42,8 @@ class Watch:
         self._metrics = metrics
         self._health = health
         self._stop = stop
-        self._followed = followed
+        self._followed = followed  # what the worker goes by: its models are open
+        self._stored = followed  # what the database said last
         self._open_catalogue = open_catalogue
         self._admin: KafkaAdminClient | None = None
         self._looks = 0
@@ -79,7 +80,7 @@ class Watch:
         for reason in Reason:
             self._metrics.dead_letters_open.labels(reason).set(letters.get(reason, 0))
         self._look_at_progress()
-        followed = self._store.catalogue()
+        followed = self._stored = self._store.catalogue()
         for source in followed[0].values():
             if source.state == "rebuilding":
                 self._store.finish_rebuild(source.topic)
@@ -141,10 +142,10 @@ class Watch:
 
     def _look_at_topics(self, admin: KafkaAdminClient) -> None:
         """Stop the sources whose topic is not what it was: the client may read on without noticing."""
-        sources, generations = self._followed
+        sources, generations = self._stored
         found = topics_of(admin, sources) if sources else {}
         for topic, source in sources.items():
             known = source.known(generations[source.collection_id].version_mode)
             why = broken_topic(known, found.get(topic)) if source.state != "stopped" else None
             if why is not None:
-                self._store.stop_source(topic, why)
+                self._store.stop_source(source, why)

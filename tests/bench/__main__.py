@@ -9,6 +9,8 @@ Absolute times belong to the machine; the ratios are what to compare.
 
 import argparse
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -22,6 +24,7 @@ from bench import (
     part_encode,
     part_live,
     part_load,
+    part_quality,
     part_replay,
     part_rows,
     part_scale,
@@ -41,6 +44,7 @@ PARTS: Mapping[str, Callable[[Scene], Iterator[Figure]]] = {
     for module in (
         part_encode,
         part_chunks,
+        part_quality,
         part_rows,
         part_apply,
         part_scale,
@@ -59,10 +63,11 @@ console = Console(width=180)
 
 def main() -> None:
     """Measure, print, write after each part."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the stack goes too
     chosen = _arguments()
     events = load(chosen.share)
     found: list[Figure] = []
-    with running(events) as scene:
+    with running(events, chosen.naive_every) as scene:
         for part in chosen.only:
             console.print(f"[bold]{part}[/]")
             for figure in PARTS[part](scene):
@@ -93,6 +98,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", type=_parts, default=list(PARTS), help=f"parts, separated by commas: {', '.join(PARTS)}")
     parser.add_argument("--quick", dest="share", action="store_const", const=QUICK, default=1.0, help="a tenth of everything")
     parser.add_argument("--share", type=float, help="this share of everything, above 0 and at most 1")
+    parser.add_argument(
+        "--naive-every", type=int, default=1, metavar="N",
+        help="let the naive pipeline do one of N changes of the stream; its time is then that for the chunks of all",
+    )  # fmt: skip
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""The two pipelines that livedex is compared with, as processes: `python -m bench.baseline naive | competent URL KAFKA TOPIC`.
+"""The two pipelines that livedex is compared with: `python -m bench.baseline naive | competent URL KAFKA TOPIC EVERY`.
 
 Both read the same topic with kafka-python, cut with the same recursive splitter into chunks of at most 800 characters, embed
 with sentence-transformers, and write to Postgres with psycopg and pgvector, halfvec and HNSW as livedex does. Neither keeps
@@ -85,8 +85,11 @@ class Pipeline:
     consumer: Any
     table: str
     model: Any
+    every: int = 1  # of how many events one is indexed
     positions: dict[int, int] = field(default_factory=dict)
     embedded: int = 0
+    left_out: int = 0  # chunks of the others
+    seen: int = 0
 
     def run(self, ends: Mapping[int, int]) -> None:
         """Read and index everything before these offsets."""
@@ -126,6 +129,10 @@ class Naive(Pipeline):
 
     def _index(self, event: Message) -> None:
         texts = self.split(event["text"]) if event["op"] == "upsert" else []
+        self.seen += 1
+        if self.seen % self.every:
+            self.left_out += len(texts)
+            return
         vectors = self.encode(texts)
         rows = (
             (event["id"], ordinal, digest(text), text, HalfVector(vector))
@@ -186,7 +193,7 @@ class Competent(Pipeline):
         return moves, gone, missing
 
 
-def begin(kind: str, url: str, servers: str, topic: str) -> Callable[[Message], Message]:
+def begin(kind: str, url: str, servers: str, topic: str, every: str) -> Callable[[Message], Message]:
     """Index up to the offsets that are asked for: {"ends": {partition: offset}}; or pass them: {"skip": ...}."""
     from sentence_transformers import SentenceTransformer
 
@@ -194,7 +201,7 @@ def begin(kind: str, url: str, servers: str, topic: str) -> Callable[[Message], 
     consumer = KafkaConsumer(bootstrap_servers=servers, group_id=None, auto_offset_reset="earliest", enable_auto_commit=False)
     partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic))]
     consumer.assign(partitions)
-    pipeline = {"naive": Naive, "competent": Competent}[kind](open_database(url), consumer, kind, model)
+    pipeline = {"naive": Naive, "competent": Competent}[kind](open_database(url), consumer, kind, model, int(every))
 
     def answer(request: Message) -> Message:
         if "skip" in request:
@@ -202,10 +209,14 @@ def begin(kind: str, url: str, servers: str, topic: str) -> Callable[[Message], 
                 consumer.seek(TopicPartition(topic, int(partition)), end)
                 pipeline.positions[int(partition)] = end
             return {}
-        before = pipeline.embedded
+        before, left_out = pipeline.embedded, pipeline.left_out
         ends = {int(partition): end for partition, end in request["ends"].items()}
         seconds = timed(lambda: pipeline.run(ends))
-        return {"seconds": seconds, "embedded": pipeline.embedded - before}
+        return {
+            "seconds": seconds,
+            "embedded": pipeline.embedded - before,
+            "left_out": pipeline.left_out - left_out,
+        }
 
     return answer
 

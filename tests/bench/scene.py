@@ -24,14 +24,6 @@ PARTITIONS = 3
 TEMPLATE = "bench"
 
 
-@dataclass(slots=True)
-class Loaded:
-    """How the snapshot came in."""
-
-    seconds: float
-    embedded: int
-
-
 class Live:
     """livedex with the real model on a topic of its own. The index worker runs from the start."""
 
@@ -99,10 +91,9 @@ class Scene:
     folder: Path
     log: Log
     events: Events
+    naive_every: int = 1  # of how many changes of the stream the naive pipeline does one
     peaks: dict[str, int] = field(default_factory=dict)  # bytes, by worker
     _live: Live | None = None
-    _loaded: Loaded | None = None
-    _live_workers: Workers | None = None
     _open: list[Any] = field(default_factory=list)
 
     @property
@@ -124,20 +115,18 @@ class Scene:
     def live(self) -> Live:
         """A livedex with the snapshot in it, which is loaded when it is first asked for."""
         if self._live is None:
-            manager = self.database()
-            workers = manager.__enter__()
-            self._open.append(manager)
-            self._live = Live(workers, self.log)
-            seconds = self._live.index_all(self.events.snapshot)
-            self._loaded = Loaded(seconds=seconds, embedded=self._live.embedded())
+            self.empty_live().index_all(self.events.snapshot)
+        assert self._live is not None
         return self._live
 
-    @property
-    def loaded(self) -> Loaded:
-        """How the snapshot came in, without a vector index."""
-        assert self.live
-        assert self._loaded is not None
-        return self._loaded
+    def empty_live(self) -> Live:
+        """It before that; only once, and who asks has to load the snapshot."""
+        assert self._live is None
+        manager = self.database()
+        workers = manager.__enter__()
+        self._open.append(manager)
+        self._live = Live(workers, self.log)
+        return self._live
 
     def close(self) -> None:
         """Note the memory of the workers, and end them."""
@@ -148,7 +137,7 @@ class Scene:
         for manager in self._open:
             manager.__exit__(None, None, None)
         self._open.clear()
-        self._live = self._loaded = None
+        self._live = None
 
     def note(self, process: Process, name: str) -> None:
         """Remember the most memory that a worker had resident."""
@@ -158,7 +147,7 @@ class Scene:
 
 
 @contextmanager
-def running(events: Events) -> Iterator[Scene]:
+def running(events: Events, naive_every: int) -> Iterator[Scene]:
     """A stack of the run's own, ended in the end."""
     postgres.SETTINGS["min_dynamic_shared_memory"] = "2200MB"  # so that an index of half a million vectors is built in memory
     with tempfile.TemporaryDirectory(prefix="livedex-bench-", ignore_cleanup_errors=True) as folder:
@@ -168,7 +157,7 @@ def running(events: Events) -> Iterator[Scene]:
             create_template(addresses.database_url, TEMPLATE)
             settings = KafkaSettings(bootstrap_servers=addresses.kafka_bootstrap_servers)
             with Log(settings) as log:
-                scene = Scene(addresses, Path(folder), log, events)
+                scene = Scene(addresses, Path(folder), log, events, naive_every)
                 try:
                     yield scene
                 finally:

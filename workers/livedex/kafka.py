@@ -14,7 +14,7 @@ from livedex.core.continuity import Topic
 from livedex.errors import ConfigError, UnavailableError
 
 # With another value of these, records could be skipped or read wrongly in silence.
-PROTECTED = frozenset({"auto_offset_reset", "enable_auto_commit", "key_deserializer", "value_deserializer",
+PROTECTED = frozenset({"auto_offset_reset", "enable_auto_commit", "isolation_level", "key_deserializer", "value_deserializer",
                        "partition_assignment_strategy"})  # fmt: skip
 C = TypeVar("C", KafkaConsumer, KafkaProducer, KafkaAdminClient)
 

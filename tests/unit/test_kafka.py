@@ -1,12 +1,14 @@
-"""What Kafka says of topics: only its word that one is not there means that it is not there."""
+"""What Kafka says of topics, and which of its clients' options are not the operator's."""
 
 from typing import Any
 
 import pytest
+from kafka import KafkaConsumer
 
+from livedex.config import KafkaSettings
 from livedex.core.continuity import Topic
-from livedex.errors import UnavailableError
-from livedex.kafka import topics_of
+from livedex.errors import ConfigError, UnavailableError
+from livedex.kafka import PROTECTED, open_client, topics_of
 
 HERE = {"name": "here", "error_code": 0, "topic_id": "id", "partitions": [0, 1]}
 
@@ -44,3 +46,11 @@ def test_another_answer_is_no_answer(code: int, partitions: list[int], why: str)
     answer = {"name": "hidden", "error_code": code, "topic_id": None, "partitions": partitions}
     with pytest.raises(UnavailableError, match=f"kafka does not describe topic hidden: .*{why}"):
         asked(HERE, answer)
+
+
+@pytest.mark.parametrize("option", sorted(PROTECTED))
+def test_options_that_exactness_depends_on_are_refused(option: str) -> None:
+    """Before anything is connected, by name."""
+    settings = KafkaSettings(client={option: "anything"})
+    with pytest.raises(ConfigError, match=f"the setting kafka.client sets {option}, on which exactness depends: remove it"):
+        open_client(KafkaConsumer, settings, "test")

@@ -69,7 +69,7 @@ def shown(value: float) -> str:
 
 
 def _joint(unit: str) -> str:
-    return "" if unit in ("x", "%") else " "
+    return "" if unit in ("", "x", "%") else " "
 
 
 def quantile(values: Sequence[float], percent: int) -> float:

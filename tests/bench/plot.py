@@ -6,6 +6,7 @@ from pathlib import Path
 from bench.figures import Figure
 
 MET, MISSED = "#2a7f62", "#b4432f"
+TICKS = (0.5, 1, 2, 4, 8)
 
 
 def plot(figures: Sequence[Figure], file: Path) -> None:
@@ -32,7 +33,9 @@ def plot(figures: Sequence[Figure], file: Path) -> None:
         )  # fmt: skip
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
-    axes.set_xlim(min(0.5, *scores), max(2.0, *scores) * 8)
+    axes.set_xlim(min(0.5, *scores), max(2.0, *scores) * 5)
+    axes.set_xticks(TICKS, labels=[f"{tick:g}x" for tick in TICKS])
+    axes.minorticks_off()
     axes.tick_params(labelsize=8)
     axes.set_xlabel("measured against the aim (1 = just met, further right is better)")
     canvas.savefig(file, format="svg", metadata={"Date": None})

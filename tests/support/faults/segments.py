@@ -14,7 +14,7 @@ import crc32c
 from support.faults.broker import FaultBroker
 
 _HEAD, _CHECKED_FROM, _FLAGS = 12, 21, 21
-_LAST_OFFSET = 23  # relative to the first
+LENGTH, FORMAT, LAST_OFFSET = 8, 16, 23  # the last offset is relative to the first
 NO_CODEC = 7  # of which nobody has heard
 
 
@@ -31,6 +31,11 @@ class Stored:
     def corrupt(self) -> None:
         """Flip one bit in the last byte: the checksum does not match any more."""
         self._write(self.length - 1, bytes([self._read()[-1] ^ 1]))
+
+    def flip(self, field: int, bit: int, size: int = 4) -> None:
+        """Flip one bit, counted from the lowest, of a field of its head that has `size` bytes."""
+        place = field + size - 1 - bit // 8
+        self._write(place, bytes([self._read()[place] ^ 1 << bit % 8]))
 
     def recode(self, codec: int) -> None:
         """Name another codec, with a checksum that matches."""
@@ -55,9 +60,9 @@ def batches(own: FaultBroker, topic: str, partition: int) -> Iterator[Stored]:
     """All batches of a partition, in order."""
     for path in sorted((own.data / f"{topic}-{partition}").glob("*.log")):
         content, start = path.read_bytes(), 0
-        while start + _LAST_OFFSET + 4 <= len(content):
+        while start + LAST_OFFSET + 4 <= len(content):
             first, length = struct.unpack_from(">qi", content, start)
-            last = struct.unpack_from(">i", content, start + _LAST_OFFSET)[0]
+            last = struct.unpack_from(">i", content, start + LAST_OFFSET)[0]
             yield Stored(path, start, _HEAD + length, first, first + last)
             start += _HEAD + length
 

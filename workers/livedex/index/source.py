@@ -12,21 +12,15 @@ from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, T
 from kafka.admin import KafkaAdminClient
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import (
-    CorruptRecordError,
-    FencedInstanceIdError,
-    KafkaError,
-    LogTruncationError,
-    OffsetOutOfRangeError,
-    UnsupportedCodecError,
-)
+from kafka.errors import FencedInstanceIdError, KafkaError, LogTruncationError, OffsetOutOfRangeError
 
 from livedex.config import GROUP, KafkaSettings
 from livedex.core.continuity import Topic
 from livedex.core.record import Record
 from livedex.errors import ConfigError
 from livedex.index import mending
-from livedex.index.unreadable import unreadable
+from livedex.index.inspection import Inspection
+from livedex.index.unreadable import UnreadableError, WithheldError, unreadable
 from livedex.kafka import open_admin, open_client, topic_of, translated
 
 # A position that no log has. A partition that is read without its stored position makes poll() raise
@@ -72,6 +66,7 @@ class KafkaSource(ConsumerRebalanceListener):
         self._settings = settings
         self._admin: KafkaAdminClient | None = None
         self._consumer = open_client(KafkaConsumer, settings, client_id, group_id=GROUP, **SETTINGS)
+        Inspection(self._consumer)
         self._reading: set[TopicPartition] = set()
         self._events: deque[tuple[bool, frozenset[TopicPartition]]] = deque()  # (gained?, partitions), as they happened
         self.joined = False  # whether the group has given this member an assignment, maybe an empty one
@@ -98,7 +93,8 @@ class KafkaSource(ConsumerRebalanceListener):
 
     def poll(self, timeout: float) -> Polled:
         """Wait up to `timeout` seconds for records. LostPositionError when a position is not in its log, UnreadableError when
-        the records at it cannot be taken apart; neither may be polled on without `release`.
+        the records at it cannot be taken apart, WithheldError when the broker refuses them; none may be polled on without
+        `release`. ConfigError when another worker has this one's group_instance_id; any other KafkaError may pass.
         """
         mending.before_poll(self._consumer)
         with translated():
@@ -108,8 +104,15 @@ class KafkaSource(ConsumerRebalanceListener):
                 raise LostPositionError(error.args[0], "the log has no such offset") from error
             except LogTruncationError as error:
                 raise LostPositionError(error.divergent_offsets, "the log was cut off before it") from error
-            except (CorruptRecordError, UnsupportedCodecError) as error:
-                raise unreadable(self._consumer, error) from error
+            except FencedInstanceIdError as error:
+                raise _same_instance() from error
+            except (UnreadableError, WithheldError):
+                raise
+            except Exception as error:
+                found = unreadable(self._consumer, error)
+                if found is None:
+                    raise
+                raise found from error
         gained, lost = self._ownership_changes()
         records = {tp: tuple(map(_record, batch)) for tp, batch in batches.items() if tp in self._reading}
         return Polled(gained=gained, lost=lost, records=records)
@@ -197,7 +200,7 @@ class KafkaSource(ConsumerRebalanceListener):
         try:
             self._consumer.commit(committed, timeout_ms=1_000)
         except FencedInstanceIdError as error:
-            raise ConfigError("another worker runs with the same group_instance_id: give each its own") from error
+            raise _same_instance() from error
         except KafkaError:
             return
 
@@ -206,6 +209,10 @@ class KafkaSource(ConsumerRebalanceListener):
         if self._admin is not None:
             self._admin.close()
         self._consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_MS)
+
+
+def _same_instance() -> ConfigError:
+    return ConfigError("another worker runs with the same group_instance_id: give each its own")
 
 
 def _record(record: ConsumerRecord) -> Record:

@@ -3,15 +3,16 @@
 A batch of the log is compressed and checked as a whole, so it is unreadable as a whole, and becomes one dead letter.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, cast
+from types import FrameType
+from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
 
 from livedex.core.change import Reason, Rejection
 from livedex.core.record import Record
+from livedex.errors import SystemicError
 from livedex.kafka import describe
 
 
@@ -47,36 +48,45 @@ class UnreadableError(Exception):
         self.stretch = stretch
 
 
-def unreadable(consumer: KafkaConsumer, error: KafkaError) -> Exception:
-    """What of the log an error of `poll` is about; the error itself when the client does not show it.
+class WithheldError(SystemicError):
+    """The broker gives nothing out of these partitions, and waiting does not change that: an operator has to act."""
 
-    The client (3.0.12) names the offset in the message at best. The batch that it was at work on is found in the frames that
-    the error came through; the version is pinned, and tests with a corrupted log watch.
+    def __init__(self, partitions: Iterable[TopicPartition], why: str) -> None:
+        super().__init__("kafka", why)
+        self.partitions = frozenset(partitions)
+
+
+def unreadable(consumer: KafkaConsumer, error: Exception) -> UnreadableError | None:
+    """What of the log an error of `poll` is about; None when it is about something else.
+
+    Damage was found before (`inspection.py`), so this is a sound batch with contents that the client (3.0.12) cannot take
+    apart; what it raises then depends on the codec. The batch that it was at work on is found in the frames that the error
+    came through; the version is pinned, and tests with a broken log watch.
     """
+    frame = _frame(error, "_unpack_records")
+    batch = frame and frame.f_locals.get("batch")
+    if frame is None or batch is None:
+        return None
+    part: Any = frame.f_locals["self"]
     fetcher: Any = consumer._fetcher  # noqa: SLF001 - see above
-    part = fetcher._next_partition_records  # noqa: SLF001
-    # It is used up, and at the same position the client would ask it for ever.
-    fetcher._next_partition_records = None  # noqa: SLF001
-    batch = _local(error.__traceback__, "batch")
-    if part is None or batch is None:
-        return cast("Exception", error)
+    if fetcher._next_partition_records is part:  # noqa: SLF001
+        # It is used up, and at the same position the client would ask it for ever.
+        fetcher._next_partition_records = None  # noqa: SLF001
     offset = max(part.next_fetch_offset, batch.base_offset)
-    return UnreadableError(
-        Stretch(
-            partition=part.topic_partition,
-            offset=offset,
-            next_offset=max(batch.last_offset, offset) + 1,
-            timestamp_ms=batch.max_timestamp or -1,
-            raw=bytes(batch._buffer),  # noqa: SLF001 - see above
-        ),
-        describe(error),
+    stretch = Stretch(
+        partition=part.topic_partition,
+        offset=offset,
+        next_offset=max(getattr(batch, "last_offset", offset), offset) + 1,  # the older formats have a batch for each record
+        timestamp_ms=getattr(batch, "max_timestamp", None) or -1,
+        raw=bytes(batch._buffer),  # noqa: SLF001 - see above
     )
+    return UnreadableError(stretch, describe(error))
 
 
-def _local(trace: TracebackType | None, name: str) -> Any:
-    """The innermost local variable of this name; None when there is none."""
-    found = None
+def _frame(error: Exception, function: str) -> FrameType | None:
+    """The innermost frame of a function of this name that an error came through."""
+    trace, found = error.__traceback__, None
     while trace is not None:
-        found = trace.tb_frame.f_locals.get(name, found)
+        found = trace.tb_frame if trace.tb_frame.f_code.co_name == function else found
         trace = trace.tb_next
     return found

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from kafka import TopicPartition
+from kafka.errors import KafkaError
 
 from livedex.catalogue import Catalogue
 from livedex.core.backoff import backoff
@@ -25,8 +26,9 @@ from livedex.index.flow import InFlight
 from livedex.index.holdings import Holdings
 from livedex.index.partition import Hold, name_of
 from livedex.index.pipeline import Ownership, Pipeline
-from livedex.index.source import KafkaSource, LostPositionError
-from livedex.index.unreadable import UnreadableError
+from livedex.index.source import KafkaSource, LostPositionError, Polled
+from livedex.index.unreadable import UnreadableError, WithheldError
+from livedex.kafka import describe
 from livedex.lifecycle import Health, Stop
 from livedex.observe import IndexMetrics
 
@@ -34,6 +36,8 @@ IDLE_POLL = 0.25  # seconds
 BUSY_POLL = 0.05  # while batches are in flight, so that held back partitions go on soon
 REPORT_EVERY = 2.0  # seconds between reports of the progress to Kafka
 DRAIN = 3.0  # seconds that a stopping worker gives to what is in flight
+POLLING = "polling kafka"  # as the health names it
+QUIET = 5.0  # seconds without a failed poll after which polling works again, also when nothing came
 UNREADABLE_TRIES = 3  # before records that the client cannot take apart become a dead letter
 
 
@@ -57,6 +61,8 @@ class IndexWorker:
         self._jitter = jitter
         self._in_flight: InFlight[TopicPartition] = InFlight()
         self._held_back = 0  # partitions that have too much in flight
+        self._polls_failed = 0  # in a row
+        self._poll_failed_at = 0.0  # monotonic second
 
     def run(self) -> None:
         """Work until the stop, then finish or drop what is in flight."""
@@ -104,11 +110,12 @@ class IndexWorker:
         started = time.perf_counter()
         try:
             polled = self._source.poll(0.0 if due else timeout)
-        except (UnavailableError, LostPositionError, UnreadableError) as error:
+        except (UnavailableError, LostPositionError, UnreadableError, WithheldError, KafkaError) as error:
             self._poll_failed(error)
             return
         finally:
             self._answer()
+        self._poll_passed(polled)
         if polled.gained or polled.lost:
             self._metrics.rebalances.inc()
             self.holdings.changed(polled.gained, polled.lost)
@@ -124,17 +131,33 @@ class IndexWorker:
     def _busy(self, partition: TopicPartition) -> bool:
         return self._in_flight.of(partition) > 0
 
-    def _poll_failed(self, error: UnavailableError | LostPositionError | UnreadableError) -> None:
+    def _poll_failed(self, error: UnavailableError | LostPositionError | UnreadableError | WithheldError | KafkaError) -> None:
         if isinstance(error, UnreadableError):
             self._skip_unreadable(error)
-        elif isinstance(error, LostPositionError):
+        elif isinstance(error, LostPositionError | WithheldError):
             for partition in error.partitions:
                 self.holdings.reclaim(partition, error)  # the claim finds out what became of the log
         else:
-            self._health.down("kafka", error)
-            self._metrics.retries.labels("kafka").inc()
-            self._stop.wait(backoff(1, self._jitter()))
+            self._wait_for_kafka(error)
         self.holdings.check_positions()
+
+    def _wait_for_kafka(self, error: UnavailableError | KafkaError) -> None:
+        """Whatever Kafka answers may pass, a right that was taken away too: a worker outlives it, and says it."""
+        if isinstance(error, UnavailableError):
+            self._health.down("kafka", error)
+        else:
+            self._health.fails(POLLING, f"kafka refuses the consumer group: {describe(error)}")
+        self._metrics.retries.labels("kafka").inc()
+        self._polls_failed += 1
+        self._poll_failed_at = time.monotonic()
+        self._stop.wait(backoff(self._polls_failed, self._jitter()))
+
+    def _poll_passed(self, polled: Polled) -> None:
+        """A poll that brought nothing proves little: a join that will fail may be under way."""
+        proven = polled.records or polled.gained or time.monotonic() - self._poll_failed_at > QUIET
+        if self._polls_failed and proven:
+            self._polls_failed = 0
+            self._health.works(POLLING)
 
     def _submit(self, partition: TopicPartition, records: tuple[Record, ...]) -> None:
         own = self.holdings.partitions[partition]

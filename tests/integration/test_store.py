@@ -191,6 +191,23 @@ def test_a_chunk_collected_meanwhile_is_noticed(store: Store, encoder: Encoder, 
     assert workers.rows("select next_offset from livedex.progress") == [(0,)]
 
 
+def test_a_chunk_collected_while_it_is_staged_is_noticed(store: Store, encoder: Encoder, workers: Workers) -> None:
+    """When a chunk is deleted before its vector refers to it, staging fails as something to be tried again, with no document at
+    fault.
+    """
+    with workers.connect() as connection:
+        connection.execute(
+            "create function livedex.collect() returns trigger language plpgsql as "
+            "'begin delete from livedex.chunk; return new; end'"
+        )
+        connection.execute(
+            f"create trigger collect before insert on livedex.{generation(store).embeddings} "
+            "for each row execute function livedex.collect()"
+        )
+    with pytest.raises(ConflictError, match="another transaction deleted"):
+        stage(store, encoder, plan_of(store, encoder, 0, "Some text."))
+
+
 def test_the_answer_says_what_changed(store: Store, encoder: Encoder) -> None:
     """A newer version with the same text and metadata is accepted and changes nothing."""
     claim = store.claim(TOPIC, 0, found=FOUND, start=0, owner="me")

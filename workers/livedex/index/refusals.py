@@ -46,6 +46,8 @@ def judged() -> Iterator[None]:
         if type(error) is errors.DataException:  # how pgvector says that a dimension is wrong
             raise _systemic(error) from error
         raise RefusedError(first_line(error)) from error
+    except errors.ForeignKeyViolation as error:  # no document holds a key: what it refers to was deleted meanwhile
+        raise ConflictError(f"another transaction deleted what is referred to: {first_line(error)}") from error
     except (psycopg.IntegrityError, errors.InternalError_, errors.ProgramLimitExceeded) as error:
         raise RefusedError(first_line(error)) from error
 

@@ -118,6 +118,8 @@ DAMAGES: Mapping[str, Callable[[segments.Stored], None]] = {
     "a codec that nobody knows": lambda stored: stored.recode(segments.NO_CODEC),
     "a last offset that is too low": lambda stored: stored.flip(segments.LAST_OFFSET, 2),
     "a last offset in the next batch": lambda stored: stored.flip(segments.LAST_OFFSET, 1),
+    "an older format": lambda stored: stored.flip(segments.FORMAT, 1, size=1),
+    "a negative length": lambda stored: stored.flip(segments.LENGTH, 31),
     "a last offset far beyond the log": lambda stored: stored.flip(segments.LAST_OFFSET, 28),
 }
 

@@ -94,6 +94,7 @@ def test_a_fetch_that_ends_before_the_position_has_to_be_larger() -> None:
     log = flipped(MIDDLE, (LAST_OFFSET + 2) * 8) + batch(7, 1) + batch(8, 1)[:-1]
     found = inspect(log, 8, END)
     assert (found.start, found.damage, found.cut) == (found.end, None, True)
+    assert inspect(BEFORE, 3, END, sure=True).damage is None, "where there are no bytes there is no damage"
 
 
 def test_a_cut_head_behind_a_damaged_batch_says_where_to_go_on() -> None:
@@ -118,7 +119,7 @@ def test_a_first_offset_beyond_the_log_is_damage(first: int) -> None:
     assert (damage.offset, damage.next_offset, damage.raw[8:]) == (first if first < 52 else 3, 52, MIDDLE[8:])
 
 
-@pytest.mark.parametrize("content", [b"", b"\0", b"\0" * 12, b"\0" * 61, b"\xff" * 200, b"\x02" * 5_000, MIDDLE[:40]])
+@pytest.mark.parametrize("content", [b"\0", b"\0" * 12, b"\0" * 61, b"\xff" * 200, b"\x02" * 5_000, MIDDLE[:40]])
 def test_bytes_that_are_no_batch_at_all_are_passed_by_one_offset(content: bytes) -> None:
     """Whatever stands there, the reader gets on, and not further than it can know."""
     found = inspect(content, 3, 1_000, sure=True)

@@ -8,13 +8,23 @@ with a damaged log watch.
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import NoError, OffsetOutOfRangeError, RetriableError, for_code
+from kafka.errors import (
+    CorruptRecordError,
+    InvalidRecordError,
+    NoError,
+    OffsetOutOfRangeError,
+    RetriableError,
+    UnknownError,
+    for_code,
+)
 
 from livedex.index.log_bytes import inspect
+from livedex.index.reach import Reach
 from livedex.index.unreadable import Stretch, UnreadableError, WithheldError
 
 _LOOKS = 8  # at the same position while in doubt
 _LARGEST_FETCH = 2**26  # bytes: more than twice the largest batch that `livedex apply` lets a topic take
+_STUMBLED = (CorruptRecordError, InvalidRecordError, UnknownError)  # how a broker says that its log is damaged
 _LEFT_TO_THE_CLIENT = (NoError, OffsetOutOfRangeError, RetriableError)
 _DAMAGED = "its checksum does not match, or its head contradicts what stands around it"
 
@@ -22,19 +32,31 @@ _DAMAGED = "its checksum does not match, or its head contradicts what stands aro
 class Inspection:
     """Stands between one consumer's fetches and its parser. Raises UnreadableError and WithheldError out of its `poll`."""
 
-    def __init__(self, consumer: KafkaConsumer) -> None:
+    def __init__(self, consumer: KafkaConsumer, reach: Reach) -> None:
         self._fetcher: Any = consumer._fetcher  # noqa: SLF001 - see above
+        self._reach = reach
         self._parse = self._fetcher._parse_fetched_data  # noqa: SLF001
         self._looks: dict[TopicPartition, tuple[int, int]] = {}  # position, and how often it was looked at in doubt
         self._fetcher._parse_fetched_data = self._inspected  # noqa: SLF001
 
     def _inspected(self, fetched: Any) -> Any:
         if self._wanted(fetched):
-            if not issubclass(for_code(fetched.partition_data.error_code), _LEFT_TO_THE_CLIENT):
-                raise _withheld(fetched)
+            self._mend_answer(fetched)
             if fetched.partition_data.records:
                 self._keep_sound(fetched)
         return self._parse(fetched)
+
+    def _mend_answer(self, fetched: Any) -> None:
+        """When the broker stumbles over its log, read on from before the place; WithheldError when it refuses that too."""
+        partition, position, data = fetched.topic_partition, fetched.fetched_offset, fetched.partition_data
+        error = for_code(data.error_code)
+        if issubclass(error, _LEFT_TO_THE_CLIENT):
+            return
+        size = self._fetcher.config["max_partition_fetch_bytes"]
+        found = self._reach.back(partition, position, size) if issubclass(error, _STUMBLED) else None
+        if found is None:
+            raise _withheld(partition, position, error.__name__)
+        data.error_code, data.records, data.high_watermark = NoError.errno, found.content, found.end_offset
 
     def _wanted(self, fetched: Any) -> bool:
         """Whether the partition is still read at the position that was fetched."""
@@ -72,11 +94,9 @@ class Inspection:
             self._fetcher.config[limit] = max(self._fetcher.config[limit], min(size, _LARGEST_FETCH))
 
 
-def _withheld(fetched: Any) -> WithheldError:
-    topic, number = fetched.topic_partition
-    why = for_code(fetched.partition_data.error_code).__name__
+def _withheld(partition: TopicPartition, position: int, why: str) -> WithheldError:
     return WithheldError(
-        [fetched.topic_partition],
-        f"the broker gives nothing out of {topic}[{number}] from offset {fetched.fetched_offset} on: {why}. Make a sound "
-        "replica its leader, or let this worker read the topic; nothing is skipped until then",
+        [partition],
+        f"the broker gives nothing out of {partition.topic}[{partition.partition}] from offset {position} on: {why}. Make a "
+        "sound replica its leader, or let this worker read the topic; nothing is skipped until then",
     )

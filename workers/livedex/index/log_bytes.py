@@ -53,7 +53,7 @@ def inspect(content: bytes, position: int, end_offset: int, *, sure: bool = Fals
     """
     start = _before(content, position, end_offset)
     found = _sound(content, start)
-    if found is None and start and not sure and _is_cut(content, start):
+    if found is None and start and (start == len(content) or (not sure and _is_cut(content, start))):
         return Inspected(start=start, end=start, doubt=True, cut=True)
     misplaced = found is not None and _misplaced(content, found, position, end_offset)
     # The broker notes the log's end before it reads: what was just appended lies beyond it, this once.

@@ -20,6 +20,7 @@ from livedex.core.record import Record
 from livedex.errors import ConfigError
 from livedex.index import mending
 from livedex.index.inspection import Inspection
+from livedex.index.reach import Reach
 from livedex.index.unreadable import UnreadableError, WithheldError, unreadable
 from livedex.kafka import open_admin, open_client, topic_of, translated
 
@@ -66,7 +67,8 @@ class KafkaSource(ConsumerRebalanceListener):
         self._settings = settings
         self._admin: KafkaAdminClient | None = None
         self._consumer = open_client(KafkaConsumer, settings, client_id, group_id=GROUP, **SETTINGS)
-        Inspection(self._consumer)
+        self._reach = Reach(settings)
+        Inspection(self._consumer, self._reach)
         self._reading: set[TopicPartition] = set()
         self._events: deque[tuple[bool, frozenset[TopicPartition]]] = deque()  # (gained?, partitions), as they happened
         self.joined = False  # whether the group has given this member an assignment, maybe an empty one
@@ -208,6 +210,7 @@ class KafkaSource(ConsumerRebalanceListener):
         """Leave the group."""
         if self._admin is not None:
             self._admin.close()
+        self._reach.close()
         self._consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_MS)
 
 

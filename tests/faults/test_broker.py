@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from kafka import KafkaProducer
-from kafka.admin import ConfigResource
+from kafka.admin import ACL, ACLOperation, ACLPermissionType, ConfigResource, ResourcePattern, ResourceType
 
 from livedex.core.record import Record
 from livedex.dev.stack import Addresses
@@ -169,3 +169,37 @@ def test_32_the_disk_of_the_broker_is_full(arena: Arena, own: FaultBroker) -> No
     arena.wait_for(lambda: arena.applied() > before + 100, timeout=RECOVERY, what="I9 the work to go on")
     load.stop()
     arena.verify(arena.settle(timeout=RECOVERY))
+
+
+DENIED = {"authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+          "allow.everyone.if.no.acl.found": "true"}  # fmt: skip
+ANYBODY = "User:ANONYMOUS"
+
+
+@pytest.mark.scenario(36, seconds=25)
+@pytest.mark.parametrize("own", [DENIED], indirect=True)
+@pytest.mark.parametrize("kind", [ResourceType.GROUP, ResourceType.TOPIC])
+def test_36_a_right_is_taken_away_for_a_while(arena: Arena, kind: ResourceType) -> None:
+    """A worker that may not join its group, or not read its topic, any more says so and outlives it; with the right given back
+    it goes on by itself.
+    """
+    arena.load(200)
+    worker = arena.worker()
+    arena.settle()
+    name = arena.workers.settings(arena.config).kafka.client["group_id"] if kind is ResourceType.GROUP else arena.topic
+    pattern = ResourcePattern(kind, name)
+    rights = [ACL(ANYBODY, "*", ACLOperation.READ, ACLPermissionType.DENY, pattern)]
+    if kind is ResourceType.TOPIC:  # everything else stays allowed; of the group nothing
+        rights.append(ACL(ANYBODY, "*", ACLOperation.ALL, ACLPermissionType.ALLOW, pattern))
+    with closing(open_admin(arena.settings)) as admin:
+        admin.create_acls(rights)
+        late = arena.worker(wait=False)
+        arena.wait_for(lambda: not worker.ready(), what="a worker to say it")
+        arena.watch_for(3)
+        for found in (worker, late):
+            assert found.popen.poll() is None, found.log()[-2000:]
+        admin.delete_acls(rights)
+    arena.load(200)
+    arena.verify(arena.settle())
+    for found in (worker, late):
+        arena.ready(found)

@@ -1,5 +1,5 @@
-"""Gets at what a broker does not find in its own log: it looks for an offset by the heads of the batches before it, and a damaged
-one is in its way, up to the next entry of its index. A fetch that begins before the damage brings everything, raw.
+"""Gets at what a broker does not find in its own log: it looks for an offset by the heads of the batches before it, so that one
+that is damaged is in its way, up to the next entry of its index. A fetch from before the damage brings everything, raw.
 """
 
 import time

@@ -119,6 +119,13 @@ def test_a_first_offset_beyond_the_log_is_damage(first: int) -> None:
     assert (damage.offset, damage.next_offset, damage.raw[8:]) == (first if first < 52 else 3, 52, MIDDLE[8:])
 
 
+def test_a_first_offset_beyond_the_log_is_damage_with_nothing_behind_it_too() -> None:
+    """The last batch of a fetch is not believed either when its records would lie beyond the log."""
+    damage = inspect(struct.pack(">q", 2**40) + MIDDLE[8:], 3, 7, sure=True).damage
+    assert damage is not None
+    assert (damage.offset, damage.next_offset) == (3, 7)
+
+
 @pytest.mark.parametrize("content", [b"\0", b"\0" * 12, b"\0" * 61, b"\xff" * 200, b"\x02" * 5_000, MIDDLE[:40]])
 def test_bytes_that_are_no_batch_at_all_are_passed_by_one_offset(content: bytes) -> None:
     """Whatever stands there, the reader gets on, and not further than it can know."""

@@ -89,7 +89,7 @@ def test_failing_demo_says_why_and_leaves_nothing_behind(folder: Path) -> None:
     with _demo(folder, LIVEDEX_EMBEDDER="http") as process:
         assert process.wait(timeout=120) == 1, _output(folder)
     output = _output(folder)
-    assert "the embedder http is not available in this version" in output
+    assert "the embedder is http, but no server is set: set LIVEDEX_EMBEDDER_URL" in output
     assert output.rstrip().endswith("the demo failed: `livedex apply` ended with 1")
     assert "Traceback" not in output
     assert not _left_behind(folder)

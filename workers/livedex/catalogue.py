@@ -14,6 +14,7 @@ from livedex.core.chunking import ChunkingSpec
 from livedex.core.continuity import KnownTopic
 from livedex.database import Connection, query
 from livedex.encoders import Encoder, Identity, ModelSpec, open_encoder, server_of
+from livedex.encoders.models import digest_of, find_model
 from livedex.encoders.port import Precision
 from livedex.encoders.probe import TOLERANCE, agreement, probe, to_vectors
 from livedex.encoders.remote import Server
@@ -70,11 +71,20 @@ class Generation:
         found, pinned = encoder.identity, self.identity
         for what in ("revision", "dimension", "max_tokens", "query_prompt", "document_prompt"):
             if not _same(what, found, pinned):
-                raise ConfigError(
-                    f"the model {pinned.model!r} on this machine is not that of generation {self.generation_id} of collection "
-                    f"{self.collection}: its {what} is {getattr(found, what)!r}, the generation has {getattr(pinned, what)!r}. "
-                    "Install the model that the generation was made with: two mixed would spoil every search"
-                )
+                raise self._another_model(what, getattr(found, what))
+
+    def check_files(self) -> None:
+        """ConfigError when the model on this machine has other files: told before it is loaded, which may take minutes."""
+        revision = digest_of(find_model(self.identity.model))
+        if revision != self.identity.revision:
+            raise self._another_model("revision", revision)
+
+    def _another_model(self, what: str, found: object) -> ConfigError:
+        return ConfigError(
+            f"the model {self.identity.model!r} on this machine is not that of generation {self.generation_id} of collection "
+            f"{self.collection}: its {what} is {found!r}, the generation has {getattr(self.identity, what)!r}. "
+            "Install the model that the generation was made with: two mixed would spoil every search"
+        )
 
     def check_probe(self, encoder: Encoder) -> None:
         """ConfigError unless the encoder, whatever adapter it is, gives the vectors of the one that made this."""
@@ -163,6 +173,10 @@ def open_checked(embedder: EmbedderName, generation: Generation, *, server: Serv
             f"generation {generation.generation_id} of collection {generation.collection} was written by the model "
             f"{generation.identity.model!r}, and the embedder is hash, which is for tests: unset LIVEDEX_EMBEDDER"
         )
+
+    remote = embedder == "http" or (embedder == "auto" and server is not None) or generation.identity.encoder == "http"
+    if not (made_by_hash or remote):
+        generation.check_files()
 
     def check(encoder: Encoder) -> None:
         generation.check(encoder)

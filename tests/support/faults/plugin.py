@@ -8,7 +8,7 @@ from collections.abc import Generator
 
 import pytest
 
-CHOICE_SECONDS = 90
+CHOICE_SECONDS = 60
 _seed = pytest.StashKey[int]()
 _failed = pytest.StashKey[bool]()
 

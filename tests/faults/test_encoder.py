@@ -8,6 +8,7 @@ from support.faults.arena import Arena
 from support.faults.encoder import Behaviour
 from support.workers import Process
 
+PARTITIONS = 3  # of the arena's topic
 IN_A_ROW = 20  # records that fail one after another are not at fault
 SLOW = 2.0  # seconds that an encoding takes where it is slow
 MARK_OF_SOME = "3 1/"  # the first paragraph of each writing whose number ends so
@@ -16,6 +17,11 @@ MARK_OF_SOME = "3 1/"  # the first paragraph of each writing whose number ends s
 def held(worker: Process, reason: str) -> float:
     """How many partitions wait for this."""
     return vitals.gauge(worker, "livedex_paused_partitions", reason=reason)
+
+
+def all_held(worker: Process, reason: str) -> bool:
+    """Whether all of them do at this moment: until then a partition may still apply what needs no vector, or has one."""
+    return held(worker, reason) == PARTITIONS
 
 
 def under_way(arena: Arena) -> Process:
@@ -56,7 +62,7 @@ def test_21_an_encoder_that_is_away(arena: Arena) -> None:
     """It is waited for by name: no dead letter, no end, and the work goes on by itself."""
     worker = under_way(arena)
     arena.encoder.set(Behaviour(fails="unavailable"))
-    arena.wait_for(lambda: held(worker, "embedder"), what="partitions to be held until the encoder answers")
+    arena.wait_for(lambda: all_held(worker, "embedder"), what="partitions to be held until the encoder answers")
     arena.wait_for(lambda: vitals.waits_for(worker, "embedder"), what="the worker to say that it waits for the encoder")
     assert vitals.gauge(worker, "livedex_dependency_up", dependency="embedder") == 0
     nothing_moves(arena, worker)
@@ -83,7 +89,7 @@ def test_21_an_encoder_that_is_broken(arena: Arena, fault: str) -> None:
     """
     worker = under_way(arena)
     arena.encoder.set(Behaviour(fails=fault))
-    arena.wait_for(lambda: held(worker, "embedder" if fault == "memory" else "systemic"), what="partitions to be held")
+    arena.wait_for(lambda: all_held(worker, "embedder" if fault == "memory" else "systemic"), what="partitions to be held")
     arena.wait_for(lambda: not worker.ready(), what="the worker to be not ready")
     nothing_moves(arena, worker)
     heals(arena, worker, letters=0 if fault in ("dimension", "memory") else IN_A_ROW - 1)

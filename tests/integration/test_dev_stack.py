@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
-from livedex.dev import jars
+from livedex import resources
 from livedex.dev.postgres import privileges
 from livedex.dev.stack import Addresses, Stack
 from livedex.errors import UnavailableError
@@ -242,7 +242,7 @@ def test_ordinary_user_beside_another_stack(stack: Stack) -> None:
     # This interpreter may be below a folder of root: the test's process may enter it, the servers may not.
     user = [f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--inh-caps=+dac_override"]
     with tempfile.TemporaryDirectory() as home:
-        shutil.copytree(jars.cache_dir(), Path(home) / "livedex")
+        shutil.copytree(resources.cache_dir(), Path(home) / "livedex")
         for path in [Path(home), *Path(home).rglob("*")]:
             os.chown(path, uid, uid)
         command = ["setpriv", *user, "--ambient-caps=+dac_override", sys.executable, "-c", AS_NOBODY, f"{home}/stack"]

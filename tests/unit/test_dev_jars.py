@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from livedex import resources
 from livedex.dev import jars
 from livedex.errors import ConfigError, UnavailableError
 
@@ -59,7 +60,7 @@ def test_extra_that_is_not_installed() -> None:
 def test_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch) -> None:
     """XDG_CACHE_HOME moves the cache; without it, it is below the home folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert jars.cache_dir() == Path("/somewhere/livedex")
+    assert resources.cache_dir() == Path("/somewhere/livedex")
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/people/ada")
-    assert jars.cache_dir() == Path("/people/ada/.cache/livedex")
+    assert resources.cache_dir() == Path("/people/ada/.cache/livedex")

@@ -1,5 +1,6 @@
-"""Where the data files of the package are: in the wheel beside the code, in a checkout at its top level."""
+"""Where files are: the package's data, in the wheel beside the code or at the top level of a checkout, and the user's cache."""
 
+import os
 from importlib import resources
 from pathlib import Path
 
@@ -14,6 +15,12 @@ def schema_dir() -> Path:
 def migrations_dir() -> Path:
     """The folder of migrations/: `NNNN_[pre|post]_name.sql`."""
     return _find("migrations")
+
+
+def cache_dir() -> Path:
+    """What is made or fetched once and may be again: `livedex` in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "livedex"
 
 
 def _find(name: str) -> Path:

@@ -25,9 +25,7 @@ class Pace:
     probe_queries: int = 50
     probe_budget: float = 5.0  # of a probe's time: comparing all of a million vectors takes about one
     rebuild: float = 6 * 3600.0  # between two rebuilds of an index
-    most_dead: float = (
-        0.2  # share of dead rows from which on an index is rebuilt, which is faster than vacuuming them out of it
-    )
+    most_dead: float = 0.2  # share of dead rows from which on an index is rebuilt: faster than vacuuming them out of it
     low_recall: float = 0.9  # an index that finds fewer of the nearest is rebuilt,
     recall_loss: float = 0.05  # if it found so many more when it was new: some vectors are hard for any index
 

@@ -15,15 +15,10 @@ from pathlib import Path
 import typer
 
 from livedex.errors import ConfigError, LivedexError, UnavailableError
+from livedex.resources import cache_dir
 
 KAFKA_VERSION = "4.4.0"
 COORDINATES = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}+org.slf4j:slf4j-simple:1.7.36"
-
-
-def cache_dir() -> Path:
-    """Where the jars are: `livedex` in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "livedex"
 
 
 def package_folder(name: str) -> Path:

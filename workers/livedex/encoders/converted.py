@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from livedex import resources
 from livedex.encoders.conversion import FACTS, GRAPH, REFERENCE, TOKENIZER, Facts
 from livedex.encoders.port import Vectors
 from livedex.errors import ConfigError
@@ -56,9 +56,8 @@ class Converted:
 
 
 def cache_dir() -> Path:
-    """Where converted models are: below `livedex` in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "livedex" / "openvino"
+    """Where converted models are."""
+    return resources.cache_dir() / "openvino"
 
 
 def converted(model: Path, revision: str) -> Converted:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from livedex.encoders.dialects import Numbers, dialect_of
-from livedex.encoders.port import Identity, ModelSpec, Vectors
+from livedex.encoders.port import Identity, ModelSpec, Vectors, normalised
 from livedex.encoders.probe import TOLERANCE, agreement
 from livedex.encoders.remote import Conversation, InputRefusedError, Server
 from livedex.errors import ConfigError, SystemicError
@@ -75,7 +75,4 @@ class HttpEncoder:
         if any(len(row) != self.identity.dimension for row in rows):
             raise SystemicError("embedder", f"the embedding server gave a vector without {self.identity.dimension} dimensions")
         vectors = np.array(rows, np.float32).reshape(len(rows), self.identity.dimension)
-        if self._normalise:
-            lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-            vectors = np.asarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
-        return vectors
+        return normalised(vectors) if self._normalise else vectors

@@ -13,17 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from livedex.encoders.batching import batches
+from livedex.encoders.batching import batches, count_tokens
 from livedex.encoders.converted import Converted, converted, quantised
 from livedex.encoders.models import digest_of, find_model
-from livedex.encoders.port import EncodingStopped, Identity, ModelSpec, Vectors
+from livedex.encoders.port import EncodingStopped, Identity, ModelSpec, Vectors, normalised
 from livedex.encoders.probe import TEXTS, TOLERANCE, cosines
 from livedex.errors import ConfigError
 from livedex.observe import logger
 
 TOKENS_PER_BATCH = 1024  # small batches stay in the processor's cache
 LOSSY_TOLERANCE = 0.98  # the mean cosine to torch's vectors that int8 must have, where it is asked for
-TEXTS_PER_COUNT = 256  # an encoding takes a hundred times its text's memory
 
 _log = logger("encoder")
 
@@ -53,12 +52,7 @@ class OpenVinoEncoder:
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """See Encoder."""
-        prompt = self.identity.document_prompt
-        counts: list[int] = []
-        for start in range(0, len(texts), TEXTS_PER_COUNT):
-            part = [prompt + text for text in texts[start : start + TEXTS_PER_COUNT]]
-            counts += [len(encoding.ids) for encoding in self._counting.encode_batch_fast(part)]
-        return counts
+        return count_tokens(self._counting, [self.identity.document_prompt + text for text in texts])
 
     def encode_documents(self, texts: Sequence[str], *, stopped: Callable[[], bool] = lambda: False) -> Vectors:
         """See Encoder."""
@@ -102,13 +96,13 @@ class OpenVinoEncoder:
 
         texts = [model.facts.document_prompt + text for text in TEXTS]
         self._compiled: Any = openvino.Core().compile_model(graph, "CPU", _hints(precision, graph))
-        return cosines(_normalised(self._vectors(texts)), model.reference)
+        return cosines(normalised(self._vectors(texts)), model.reference)
 
     def _encode(self, prompt: str, texts: Sequence[str], stopped: Callable[[], bool] = lambda: False) -> Vectors:
         if not texts:
             return np.empty((0, self.identity.dimension), np.float32)
         vectors = self._vectors([prompt + text for text in texts], stopped)
-        return _normalised(vectors) if self._normalise else vectors
+        return normalised(vectors) if self._normalise else vectors
 
     def _vectors(self, texts: Sequence[str], stopped: Callable[[], bool] = lambda: False) -> Vectors:
         """As the graph gives them."""
@@ -130,11 +124,6 @@ class OpenVinoEncoder:
             mask[row, : len(tokens)] = 1
         with self._lock:  # a copy: the next run writes its answer to the same place
             return np.array(self._compiled({"input_ids": ids, "attention_mask": mask})[0], np.float32)
-
-
-def _normalised(vectors: Vectors) -> Vectors:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
 
 
 def _tokenizers(model: Converted, max_tokens: int) -> tuple[Any, Any]:

@@ -17,6 +17,12 @@ Vectors = NDArray[np.float32]
 Precision = Literal["auto", "int8"]
 
 
+def normalised(vectors: Vectors) -> Vectors:
+    """The vectors with length 1; a zero vector stays zero."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
+
+
 class EncodingStopped(Exception):  # noqa: N818 - not an error: it was asked for
     """Encoding was given up between two batches, because the caller said so."""
 

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from livedex.encoders.batching import batches
+from livedex.encoders.batching import batches, count_tokens
 from livedex.encoders.conversion import facts
 from livedex.encoders.models import digest_of, find_model
 from livedex.encoders.port import EncodingStopped, Identity, ModelSpec, Vectors
 from livedex.errors import ConfigError
 
 TOKENS_PER_BATCH = 2048  # measured best between 512 and 16,384 on a processor: small batches stay in its cache
-TEXTS_PER_COUNT = 256  # an encoding takes a hundred times its text's memory
 
 
 class TorchEncoder:
@@ -53,12 +52,7 @@ class TorchEncoder:
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """See Encoder."""
-        prompt = self.identity.document_prompt
-        counts: list[int] = []
-        for start in range(0, len(texts), TEXTS_PER_COUNT):
-            part = [prompt + text for text in texts[start : start + TEXTS_PER_COUNT]]
-            counts += [len(encoding.ids) for encoding in self._tokenizer.encode_batch_fast(part)]
-        return counts
+        return count_tokens(self._tokenizer, [self.identity.document_prompt + text for text in texts])
 
     def encode_documents(self, texts: Sequence[str], *, stopped: Callable[[], bool] = lambda: False) -> Vectors:
         """See Encoder."""

@@ -97,6 +97,7 @@ def _in_this_process(chosen: Settings, body: dict[str, Any]) -> dict[str, Any]:
     from livedex.database import open_pool
     from livedex.observe import QueryMetrics
     from livedex.query.active import Encoders
+    from livedex.query.embedding import QueryEmbedder
     from livedex.query.searcher import Searcher
     from livedex.query.server import SearchRequest
 
@@ -110,7 +111,7 @@ def _in_this_process(chosen: Settings, body: dict[str, Any]) -> dict[str, Any]:
         for generation in encoders.refresh():
             if generation.collection == request.collection and request.mode != "text":
                 encoders.load(generation)
-        answer = Searcher(pool, encoders, QueryMetrics()).search(request.search())
+        answer = Searcher(pool, encoders, QueryEmbedder(encoders), QueryMetrics()).search(request.search())
     return {"results": answer.results, "took_ms": answer.took_ms, "generation": answer.generation, "degraded": False}
 
 

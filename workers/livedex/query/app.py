@@ -21,6 +21,7 @@ from livedex.http_server import HttpServer, health_routes, listen
 from livedex.lifecycle import Health, Stop, until_available
 from livedex.observe import QueryMetrics, logger
 from livedex.query.active import Encoders, OpenEncoder
+from livedex.query.embedding import QueryEmbedder
 from livedex.query.problems import add_handlers
 from livedex.query.searcher import Searcher
 from livedex.query.server import count_requests, limit_body, search_routes
@@ -45,6 +46,7 @@ class QueryApp:
         self._pool = open_pool(settings.database_url, size=connections, name=self.name)
         self._probe = open_pool(settings.database_url, size=1, name=f"{self.name}-probe")  # searches cannot keep it busy
         self._encoders = Encoders(settings.embedder, self._pool, open_encoder or opener(settings))
+        self._embedder = QueryEmbedder(self._encoders)
         self.http = HttpServer(self._application(), listen(settings.http_host, settings.http_port, "LIVEDEX_HTTP_PORT"))
 
     def _application(self) -> FastAPI:
@@ -52,7 +54,7 @@ class QueryApp:
         app.middleware("http")(limit_body)
         app.middleware("http")(count_requests(self.metrics))
         add_handlers(app, self.health)
-        searcher = Searcher(self._pool, self._encoders, self.metrics)
+        searcher = Searcher(self._pool, self._encoders, self._embedder, self.metrics)
         app.include_router(search_routes(searcher, self.metrics, self._status))
         app.include_router(health_routes(self.health, self.metrics.registry))
         return app

@@ -19,6 +19,7 @@ from livedex.database import Connection, query, translated
 from livedex.errors import TimedOutError
 from livedex.observe import QueryMetrics
 from livedex.query.active import Encoders
+from livedex.query.embedding import QueryEmbedder
 
 Mode = Literal["hybrid", "vector", "text"]
 LOOK_TIMEOUT = 1.0  # seconds that a look at the progress may take, however little of the deadline is left
@@ -53,9 +54,12 @@ class Answer:
 class Searcher:
     """Answers searches; any number of threads may ask."""
 
-    def __init__(self, pool: ConnectionPool[Connection], encoders: Encoders, metrics: QueryMetrics) -> None:
+    def __init__(
+        self, pool: ConnectionPool[Connection], encoders: Encoders, embedder: QueryEmbedder, metrics: QueryMetrics
+    ) -> None:
         self._pool = pool
         self._encoders = encoders
+        self._embedder = embedder
         self._metrics = metrics
 
     def search(self, search: Search) -> Answer:
@@ -67,7 +71,7 @@ class Searcher:
         embedding = None
         if search.mode != "text" and generation is not None:
             with self._timed("embed", took):
-                embedding = self._encoders.encoder(generation).encode_queries([search.query])[0]
+                embedding = self._embedder.vectors(generation, [search.query], deadline=deadline)[0]
         with self._timed("search", took):
             rows = self._rows(search, embedding, deadline)
         took["total"] = (time.perf_counter() - started) * 1000

@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager
 from urllib.parse import urlsplit
 
 import httpx
-import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -228,8 +227,7 @@ def test_31_memory_under_large_documents_and_a_burst(open_arena: Callable[..., A
     with arena.connect() as connection:  # its build, and rows that go into it one by one, would be what is measured
         connection.execute("update livedex.generation set index_method = 'none'")
     worker = arena.worker()
-    peak = Peak(worker)
-    with peak:
+    with vitals.Peak(worker) as peak:
         for number in range(LARGE):
             arena.log.post(arena.topic, {"id": f"large/{number}", "text": large_text(number)})
         arena.log.flush()
@@ -246,25 +244,3 @@ def large_text(number: int) -> str:
     """About LARGE_BYTES of paragraphs of which no two are the same."""
     paragraph = "Paragraph {:08} of the large text {}: offsets, fences, commits and chunks.\n\n"
     return "".join(paragraph.format(count, number) for count in range(LARGE_BYTES // len(paragraph)))
-
-
-class Peak:
-    """The most memory that a process had resident."""
-
-    def __init__(self, worker: Process) -> None:
-        self.bytes = 0
-        self._process = psutil.Process(worker.popen.pid)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="peak", daemon=True)
-
-    def __enter__(self) -> "Peak":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(timeout=5)
-
-    def _run(self) -> None:
-        while not self._stop.wait(0.05):
-            self.bytes = max(self.bytes, self._process.memory_info().rss)

@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
 
 import psutil
 import pytest
 from kafka import KafkaProducer
+from kafka.admin import ConfigResource
 
 from livedex.core.change import MAX_TEXT_BYTES
 from livedex.core.record import Place, Record
-from livedex.kafka import MAX_REQUEST_BYTES, open_client
+from livedex.kafka import MAX_REQUEST_BYTES, open_admin, open_client
 from support.faults import checks, segments, vitals
 from support.faults.arena import Arena, World
 from support.faults.broker import FaultBroker, broker, running
@@ -80,6 +82,39 @@ def test_26_poison_of_every_sort(open_arena: Callable[..., Arena], mode: str) ->
     assert_idles(arena, worker)
 
 
+HUGE = 50 * 10**6  # characters of a text
+ROOM = 64 * 2**20  # bytes that its topic takes in one batch
+FETCH_MEMORY = 6 * HUGE  # bytes above what a worker has anyhow: some copies of the record
+
+
+@pytest.mark.scenario(26, seconds=25)
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_26_a_text_of_fifty_megabytes(open_arena: Callable[..., Arena], compression: str | None) -> None:
+    """A record far beyond any limit of livedex, in a topic that takes it, is one dead letter with its bytes; the events before
+    and behind it, and in other partitions, are applied, in bounded memory, and the worker idles afterwards.
+    """
+    arena = open_arena(partitions=2, mix=UPSERTS)
+    with closing(open_admin(arena.settings)) as admin:
+        admin.alter_configs([ConfigResource("TOPIC", arena.topic, configs={"max.message.bytes": str(ROOM)})])
+    worker = arena.worker()
+    arena.load(50).finish()
+    arena.settle()
+    arena.reader.stop()  # what is measured is the worker
+    with vitals.Peak(worker) as peak:
+        before = peak.bytes
+        good = list(arena.script.events(6))
+        value = json.dumps({"id": "huge", "version": 2, "text": "x" * HUGE}).encode()
+        in_one_batch(arena, [*good[:3], marked("huge", "too-large", value, b"huge"), *good[3:]], compression=compression)
+        arena.load(50).finish()
+        records = arena.settle()
+    print(f"{before / 2**20:.0f} MB before, at most {peak.bytes / 2**20:.0f} MB")  # noqa: T201
+    letters = take(arena.world.direct.database_url, vectors=False).dead_letters
+    assert [letter[3] for letter in letters.values()] == ["too-large"]
+    assert peak.bytes - before < FETCH_MEMORY
+    arena.verify(records)
+    assert_idles(arena, worker)
+
+
 class Raw(str):
     """A header's name of bytes that are no UTF-8."""
 
@@ -91,18 +126,26 @@ class Raw(str):
         return b"\xff\xfe"
 
 
-def in_one_batch(arena: Arena, values: Sequence[tuple[bytes, bytes | None]]) -> list[Place]:
-    """Send records as one batch, not compressed; their places."""
-    options = {"enable_idempotence": False, "acks": "all", "linger_ms": 5_000, "batch_size": MAX_REQUEST_BYTES,
-               "max_request_size": MAX_REQUEST_BYTES}  # fmt: skip
+def in_one_batch(arena: Arena, events: Sequence[Event], *, compression: str | None = None) -> list[Place]:
+    """Send records as one batch; their places."""
+    options = {"enable_idempotence": False, "acks": "all", "linger_ms": 5_000, "batch_size": ROOM, "max_request_size": ROOM,
+               "compression_type": compression}  # fmt: skip
     producer = open_client(KafkaProducer, arena.settings, "one-batch", **options)
     try:
-        futures = [producer.send(arena.topic, key=key, value=value, partition=0) for key, value in values]
+        futures = [
+            producer.send(arena.topic, key=event.key, value=event.value, headers=list(event.headers), partition=0)
+            for event in events
+        ]
         producer.flush(timeout=60)
         found = [future.get(timeout=30) for future in futures]
     finally:
         producer.close(timeout=5)
     return [Place(place.topic, place.partition, place.offset) for place in found]
+
+
+def plain(name: str, value: bytes | None) -> Event:
+    """An event of which only its bytes matter."""
+    return Event(name=name, kind="upsert", key=name.encode(), value=value)
 
 
 @pytest.fixture
@@ -141,7 +184,7 @@ def test_26_batches_that_cannot_be_read(world: World, own: FaultBroker, nursery:
 
         send_good(3)
         for kind in DAMAGES:
-            bad[in_one_batch(arena, [(event.key or b"", event.value) for event in islice(events, 5)])[0]] = kind
+            bad[in_one_batch(arena, list(islice(events, 5)))[0]] = kind
             send_good(3)
         event = next(events)
         raw = arena.log.send(arena.topic, event.value, key=event.key, partition=0, headers=[(Raw("x"), b"1")])
@@ -187,11 +230,11 @@ def test_27_records_and_batches_of_the_largest_sizes(open_arena: Callable[..., A
     arena.reader.stop()  # it would read all of these documents in each round
     events = list(arena.script.events(30))
     largest = MAX_REQUEST_BYTES - 2**10
-    in_one_batch(arena, [(events[0].key or b"", ballast(events[0], largest))])
-    in_one_batch(arena, [(b"long", largest_text("long", MAX_TEXT_BYTES))])
-    in_one_batch(arena, [(event.key or b"", ballast(event, 2**20)) for event in events[1:13]])
-    beyond = in_one_batch(arena, [(b"longer", largest_text("longer", MAX_TEXT_BYTES + 1))])
-    in_one_batch(arena, [(event.key or b"", event.value) for event in events[13:]])
+    in_one_batch(arena, [plain(events[0].name, ballast(events[0], largest))])
+    in_one_batch(arena, [plain("long", largest_text("long", MAX_TEXT_BYTES))])
+    in_one_batch(arena, [plain(event.name, ballast(event, 2**20)) for event in events[1:13]])
+    beyond = in_one_batch(arena, [plain("longer", largest_text("longer", MAX_TEXT_BYTES + 1))])
+    in_one_batch(arena, events[13:])
     records = arena.settle()
     assert len(next(record.value or b"" for record in records)) == largest
     batch = [record for record in records if len(record.value or b"") == 2**20]

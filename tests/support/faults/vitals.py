@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import threading
 
 import httpx
 import psutil
@@ -71,3 +72,25 @@ def stall_is_told(worker: Process, *, seconds: float, timeout: float = 30) -> No
 def lag_is_true(worker: Process, topic: str, behind: int, *, timeout: float = 10) -> None:
     """I12: the lag that the worker tells is the log's end minus the progress, as the harness counts it."""
     until(lambda: gauge(worker, "livedex_offset_lag", topic=topic) == behind, timeout=timeout, what=f"I12 a lag of {behind}")
+
+
+class Peak:
+    """The most memory that a process had resident."""
+
+    def __init__(self, worker: Process) -> None:
+        self._process = psutil.Process(worker.popen.pid)
+        self.bytes = self._process.memory_info().rss
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="peak", daemon=True)
+
+    def __enter__(self) -> "Peak":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.05):
+            self.bytes = max(self.bytes, self._process.memory_info().rss)

@@ -112,7 +112,9 @@ ENVIRONMENT: dict[str, tuple[str, Callable[[Settings], str]]] = {
     "HTTP_HOST": ("::1", lambda found: found.http_host),
     "HTTP_PORT": ("0", lambda found: str(found.http_port)),
     "METRICS_PORT": ("65535", lambda found: str(found.metrics_port)),
+    "HTTP_QUEUE": ("0", lambda found: str(found.http_queue)),
     "API_TOKENS_FILE": ("others", lambda found: str(found.api_tokens_file)),
+    "API_TOKEN_FILE": ("mine", lambda found: str(found.api_token_file)),
     "LOG_FORMAT": ("console", lambda found: found.log_format),
 }
 
@@ -187,7 +189,7 @@ def test_settings_do_not_change() -> None:
         ("LIVEDEX_DATABASE", "LIVEDEX_DATABASE_URL"),
         ("LIVEDEX_MODELS", "LIVEDEX_MODEL"),
         ("LIVEDEX_CONFIGURATION", "LIVEDEX_CONFIG"),
-        ("LIVEDEX_API_TOKEN_FILE", "LIVEDEX_API_TOKENS_FILE"),
+        ("LIVEDEX_API_TOKENS", "LIVEDEX_API_TOKENS_FILE"),
     ],
 )
 def test_an_unknown_variable_names_the_nearest(monkeypatch: pytest.MonkeyPatch, name: str, nearest: str) -> None:
@@ -235,6 +237,7 @@ def test_an_unknown_setting_of_a_file_names_the_nearest(write: Write, content: s
         ("http_port = 65536", "http_port", "65535"),
         ("http_port = -1", "http_port", "0"),
         ("http_port = 1.5", "http_port", "integer"),
+        ("http_queue = -1", "http_queue", "0"),
         ("metrics_port = 'x'", "metrics_port", "integer"),
         ("embedder = 'cuda'", "embedder", "'auto', 'torch', 'openvino', 'http' or 'hash'"),
         ("log_format = 'xml'", "log_format", "'console' or 'json'"),

@@ -34,4 +34,4 @@ def test_settings_that_are_commented_out_would_be_taken(tmp_path: Path) -> None:
     settings = re.sub(r"(?m)^# (\w+ = )", r"\1", EXAMPLE.read_text())
     changed = tmp_path / "livedex.toml"
     changed.write_text(settings)
-    assert config.load(changed).api_tokens_file == Path("tokens.txt")
+    assert config.load(changed).api_tokens_file == Path("tokens.toml")

@@ -99,7 +99,9 @@ class Settings(BaseSettings):
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 9108  # of `livedex index`; 0: any free port
     # of `livedex index`: so many records that fail one after another are no bad records but a fault of encoder or database
     failures_in_a_row: Annotated[int, Field(ge=2, le=1_000_000)] = 20
-    api_tokens_file: Path | None = None
+    http_queue: Annotated[int, Field(ge=0, le=100_000)] = 128  # searches of `livedex serve` that may wait for their turn
+    api_tokens_file: Path | None = None  # who may ask `livedex serve`; None: everybody on this machine
+    api_token_file: Path | None = None  # the token that `livedex search` shows
     log_format: Literal["console", "json"] = "console"
     collections: dict[CollectionName, CollectionSettings] = {DEFAULT_COLLECTION: CollectionSettings()}
     sources: dict[TopicName, SourceSettings] = {DEFAULT_TOPIC: SourceSettings(collection=DEFAULT_COLLECTION)}
@@ -150,7 +152,8 @@ class Settings(BaseSettings):
 _FOR_LOADING = ("CONFIG",)
 _FROM_ENVIRONMENT = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "EMBEDDER", "EMBEDDER_URL", "EMBEDDER_TOKEN_FILE",
                      "EMBEDDER_MAX_TOKENS", "EMBEDDER_CONCURRENCY", "MODEL", "HTTP_HOST", "HTTP_PORT",
-                     "METRICS_PORT", "FAILURES_IN_A_ROW", "API_TOKENS_FILE", "LOG_FORMAT", *_FOR_LOADING)  # fmt: skip
+                     "METRICS_PORT", "FAILURES_IN_A_ROW", "HTTP_QUEUE", "API_TOKENS_FILE", "API_TOKEN_FILE",
+                     "LOG_FORMAT", *_FOR_LOADING)  # fmt: skip
 
 
 def load(path: Path | None = None) -> Settings:

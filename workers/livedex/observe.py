@@ -181,3 +181,4 @@ class QueryMetrics(_Metrics):
             registry=registry,
         )
         self.requests = Counter("livedex_search_requests", "Searches by answer", ["route", "code"], registry=registry)
+        self.waiting = Gauge("livedex_search_waiting", "Searches over HTTP that wait for their turn", registry=registry)

@@ -2,6 +2,7 @@
 open.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -28,6 +29,12 @@ def read(connection: Connection) -> dict[str, Any]:
         "collections": collections,
         "dead_letters": {row["reason"]: row["letters"] for row in letters},
     }
+
+
+def only(found: dict[str, Any], allowed: Callable[[str], bool]) -> dict[str, Any]:
+    """What a status says of these collections; dead letters, which are counted over all, are left out as None."""
+    shown = {part: [row for row in found[part] if allowed(row["collection"])] for part in ("sources", "collections")}
+    return {**shown, "dead_letters": None}
 
 
 def _index(row: dict[str, Any]) -> dict[str, Any]:

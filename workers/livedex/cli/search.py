@@ -97,9 +97,9 @@ def _in_this_process(chosen: Settings, body: dict[str, Any]) -> dict[str, Any]:
     from livedex.database import open_pool
     from livedex.observe import QueryMetrics
     from livedex.query.active import Encoders
+    from livedex.query.bodies import SearchRequest
     from livedex.query.embedding import QueryEmbedder
     from livedex.query.searcher import Searcher
-    from livedex.query.server import SearchRequest
 
     try:
         request = SearchRequest(**body)

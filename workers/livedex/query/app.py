@@ -20,11 +20,14 @@ from livedex.errors import ConfigError, LivedexError, UnavailableError
 from livedex.http_server import HttpServer, health_routes, listen
 from livedex.lifecycle import Health, Stop, until_available
 from livedex.observe import QueryMetrics, logger
+from livedex.query.access import Caller, Tokens
 from livedex.query.active import Encoders, OpenEncoder
+from livedex.query.answering import Answering
 from livedex.query.embedding import QueryEmbedder
-from livedex.query.problems import add_handlers
+from livedex.query.front import CheckToken, CountSearches, LimitBody
+from livedex.query.problems import Problems
 from livedex.query.searcher import Searcher
-from livedex.query.server import count_requests, limit_body, search_routes
+from livedex.query.server import search_routes
 
 LOOK_EVERY = 1.0  # seconds between looks at whether Postgres answers, and what is active there
 
@@ -37,13 +40,14 @@ class QueryApp:
 
     def __init__(self, settings: Settings, *, stop: Stop | None = None, open_encoder: OpenEncoder | None = None) -> None:
         _refuse_exposure(settings)
+        self._tokens = Tokens(settings.api_tokens_file) if settings.api_tokens_file else None
         self._settings = settings
         self.stop = stop if stop is not None else Stop()
         self.metrics = QueryMetrics()
         self.health = Health(self.metrics.dependency_up, "postgres", "embedder")
         self.name = f"livedex-serve-{socket.gethostname()}-{os.getpid()}"
-        connections = 2 * (os.cpu_count() or 1)  # more would wait for a core inside the database
-        self._pool = open_pool(settings.database_url, size=connections, name=self.name)
+        self._connections = 2 * (os.cpu_count() or 1)  # more would wait for a core inside the database
+        self._pool = open_pool(settings.database_url, size=self._connections, name=self.name)
         self._probe = open_pool(settings.database_url, size=1, name=f"{self.name}-probe")  # searches cannot keep it busy
         self._encoders = Encoders(settings.embedder, self._pool, open_encoder or opener(settings))
         self._embedder = QueryEmbedder(self._encoders)
@@ -51,11 +55,16 @@ class QueryApp:
 
     def _application(self) -> FastAPI:
         app = FastAPI(title="livedex", version=__version__, summary="Search an index that follows a log, seconds fresh.")
-        app.middleware("http")(limit_body)
-        app.middleware("http")(count_requests(self.metrics))
-        add_handlers(app, self.health)
+        app.add_middleware(LimitBody)
+        app.add_middleware(CheckToken, tokens=self._tokens)
+        app.add_middleware(CountSearches, metrics=self.metrics)  # the outermost: it sees every answer
+        problems = Problems(self.health)
+        problems.add_to(app)
         searcher = Searcher(self._pool, self._encoders, self._embedder, self.metrics)
-        app.include_router(search_routes(searcher, self.metrics, self._status))
+        # while some have their queries embedded together, as many use the connections
+        slots, queue = 2 * self._connections, self._settings.http_queue
+        answering = Answering(searcher, self.metrics, problems, slots=slots, queue=queue)
+        app.include_router(search_routes(answering, self._status, tokens=self._tokens is not None))
         app.include_router(health_routes(self.health, self.metrics.registry))
         return app
 
@@ -115,21 +124,22 @@ class QueryApp:
         else:
             _log.info("query.model_loaded", collection=generation.collection, model=generation.identity.model)
 
-    def _status(self) -> dict[str, Any]:
+    def _status(self, caller: Caller) -> dict[str, Any]:
         with translated(), self._pool.connection() as connection:
-            return status.read(connection)
+            found = status.read(connection)
+        return found if caller.operator else status.only(found, caller.may_search)
 
 
 def _refuse_exposure(settings: Settings) -> None:
-    """Answer this machine only: there are no API tokens yet."""
+    """Answer this machine only, unless tokens say who may ask."""
     if settings.api_tokens_file is not None:
-        raise ConfigError("LIVEDEX_API_TOKENS_FILE is set, but this version does not check tokens: unset it")
+        return
     try:
         loopback = ipaddress.ip_address(settings.http_host).is_loopback
     except ValueError:
         loopback = settings.http_host == "localhost"
     if not loopback:
         raise ConfigError(
-            f"LIVEDEX_HTTP_HOST is {settings.http_host}, and this version checks no tokens: keep 127.0.0.1 and put a proxy "
-            "that authenticates in front of it"
+            f"LIVEDEX_HTTP_HOST is {settings.http_host}, and anybody there could search: name a file of API tokens in "
+            "LIVEDEX_API_TOKENS_FILE, or keep 127.0.0.1"
         )

@@ -1,6 +1,8 @@
 """Errors of the HTTP interface as application/problem+json (RFC 9457), from the errors that the inside raises."""
 
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from typing import Any
 
 import psycopg
 from fastapi import FastAPI, Request
@@ -13,7 +15,9 @@ from livedex.database import first_line
 from livedex.errors import ConfigError, TimedOutError, UnavailableError
 from livedex.lifecycle import Health
 from livedex.observe import logger
+from livedex.query.access import ForbiddenError
 from livedex.query.active import NotLoadedError
+from livedex.query.admission import BusyError
 
 # The SQLSTATEs of contracts.md section 5, and the status that says the same.
 _STATUS_OF = {
@@ -27,9 +31,10 @@ _FAILED = "the search failed; the log of the query worker says why"
 _log = logger("query")
 
 
-def problem(status: HTTPStatus, detail: str, **more: object) -> JSONResponse:
-    """A problem document."""
-    headers = {"Retry-After": "1"} if status is HTTPStatus.SERVICE_UNAVAILABLE else None
+def problem(status: HTTPStatus, detail: str, *, headers: Mapping[str, str] | None = None, **more: object) -> JSONResponse:
+    """A problem document. What passes by itself says when to ask again."""
+    if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
+        headers = {"Retry-After": "1", **(headers or {})}
     body = {"type": "about:blank", "title": status.phrase, "status": int(status), "detail": detail, **more}
     return JSONResponse(body, status, headers=headers, media_type="application/problem+json")
 
@@ -49,7 +54,7 @@ def _refused(error: psycopg.Error) -> JSONResponse:
     if status is None:
         _log.error("query.failed", sqlstate=error.sqlstate, error=type(error).__name__)
         return problem(HTTPStatus.INTERNAL_SERVER_ERROR, _FAILED)
-    more = {"hint": error.diag.message_hint} if error.diag.message_hint else {}
+    more: dict[str, Any] = {"hint": error.diag.message_hint} if error.diag.message_hint else {}
     return problem(status, first_line(error), **more)
 
 
@@ -57,42 +62,50 @@ def _unavailable(error: UnavailableError) -> JSONResponse:
     return problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), dependency=error.dependency)
 
 
-def add_handlers(app: FastAPI, health: Health) -> None:
-    """Answer every error with a problem document; `health` hears of dependencies that do not answer."""
+class Problems:
+    """Which problem document tells an error; `health` hears of dependencies that do not answer."""
 
-    @app.exception_handler(RequestValidationError)
-    def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return _invalid(error)
+    def __init__(self, health: Health) -> None:
+        self._health = health
+        self._tells: dict[type[Exception], Callable[[Any], JSONResponse]] = {
+            RequestValidationError: _invalid,
+            HTTPException: lambda error: problem(HTTPStatus(error.status_code), str(error.detail), headers=error.headers),
+            psycopg.Error: _refused,
+            ForbiddenError: lambda error: problem(HTTPStatus.FORBIDDEN, str(error)),
+            BusyError: lambda error: problem(HTTPStatus.TOO_MANY_REQUESTS, str(error)),
+            TimedOutError: lambda error: problem(HTTPStatus.GATEWAY_TIMEOUT, str(error)),
+            UnavailableError: self._away,
+            NotLoadedError: _unavailable,  # of one collection: the worker stays ready for the others
+            ConfigError: _misconfigured,
+            Exception: _unforeseen,
+        }
 
-    @app.exception_handler(HTTPException)
-    def http(_: Request, error: HTTPException) -> JSONResponse:
-        return problem(HTTPStatus(error.status_code), str(error.detail))
+    def of(self, error: Exception) -> JSONResponse:
+        """The document, as specific as the error's class allows."""
+        tell = next(self._tells[kind] for kind in type(error).__mro__ if kind in self._tells)
+        return tell(error)
 
-    @app.exception_handler(psycopg.Error)
-    def refused(_: Request, error: psycopg.Error) -> JSONResponse:
-        return _refused(error)
-
-    @app.exception_handler(TimedOutError)
-    def late(_: Request, error: TimedOutError) -> JSONResponse:
-        return problem(HTTPStatus.GATEWAY_TIMEOUT, str(error))
-
-    @app.exception_handler(UnavailableError)
-    def unavailable(_: Request, error: UnavailableError) -> JSONResponse:
-        if isinstance(error.__cause__, PoolTimeout) and error.dependency not in health.waiting_for:
+    def _away(self, error: UnavailableError) -> JSONResponse:
+        if isinstance(error.__cause__, PoolTimeout) and error.dependency not in self._health.waiting_for:
             return problem(HTTPStatus.GATEWAY_TIMEOUT, "other searches kept every connection busy until the deadline")
-        health.down(error.dependency, error)
+        self._health.down(error.dependency, error)
         return _unavailable(error)
 
-    @app.exception_handler(NotLoadedError)
-    def loading(_: Request, error: NotLoadedError) -> JSONResponse:
-        return _unavailable(error)  # of one collection: the worker stays ready for the others
+    def add_to(self, app: FastAPI) -> None:
+        """Answer every error with its document."""
 
-    @app.exception_handler(ConfigError)
-    def misconfigured(_: Request, error: ConfigError) -> JSONResponse:
-        _log.error("query.misconfigured", why=str(error))
-        return problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), dependency="embedder")
+        async def answer(_: Request, error: Exception) -> JSONResponse:
+            return self.of(error)
 
-    @app.exception_handler(Exception)
-    def unforeseen(_: Request, error: Exception) -> JSONResponse:
-        _log.error("query.failed", error=type(error).__name__)
-        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, _FAILED)
+        for kind in self._tells:
+            app.add_exception_handler(kind, answer)
+
+
+def _misconfigured(error: ConfigError) -> JSONResponse:
+    _log.error("query.misconfigured", why=str(error))
+    return problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), dependency="embedder")
+
+
+def _unforeseen(error: Exception) -> JSONResponse:
+    _log.error("query.failed", error=type(error).__name__)
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, _FAILED)

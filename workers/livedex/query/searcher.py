@@ -3,7 +3,7 @@ livedex.search_vector, which applications call too.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -15,8 +15,9 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool
 
+from livedex.catalogue import Generation
 from livedex.database import Connection, query, translated
-from livedex.errors import TimedOutError
+from livedex.errors import TimedOutError, UnavailableError
 from livedex.observe import QueryMetrics
 from livedex.query.active import Encoders
 from livedex.query.embedding import QueryEmbedder
@@ -51,6 +52,17 @@ class Answer:
     generation: int | None  # None in an empty answer of a collection that is not there
 
 
+@dataclass(slots=True)
+class _Asked:
+    """A search on its way: what it has, or why it ended."""
+
+    search: Search
+    deadline: float  # of time.perf_counter()
+    generation: Generation | None = None
+    vector: NDArray[np.float32] | None = None
+    error: Exception | None = None
+
+
 class Searcher:
     """Answers searches; any number of threads may ask."""
 
@@ -62,21 +74,71 @@ class Searcher:
         self._embedder = embedder
         self._metrics = metrics
 
-    def search(self, search: Search) -> Answer:
-        """The answer, or TimedOutError, UnavailableError, or the psycopg error with the SQLSTATE of contracts.md section 5."""
+    def search(self, search: Search, *, deadline: float | None = None) -> Answer:
+        """The answer, or TimedOutError, UnavailableError, or the psycopg error with the SQLSTATE of contracts.md section 5.
+
+        `deadline`: of time.perf_counter(), where part of the search's timeout was spent already.
+        """
         started = time.perf_counter()
-        deadline = started + search.timeout
-        took: dict[str, float] = {"embed": 0.0, "search": 0.0, "rerank": 0.0}
-        generation = self._encoders.generation(search.collection, timeout=search.timeout)
-        embedding = None
-        if search.mode != "text" and generation is not None:
+        (found,) = self._all([search], [started + search.timeout if deadline is None else deadline])
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def search_all(self, searches: Sequence[Search], *, started: float) -> list[Answer | Exception]:
+        """What `search` returns or raises for each of them; their texts are embedded together, and their timeouts began at
+        `started` of time.perf_counter().
+        """
+        return self._all(searches, [started + search.timeout for search in searches])
+
+    def _all(self, searches: Sequence[Search], deadlines: Sequence[float]) -> list[Answer | Exception]:
+        took = {"embed": 0.0, "search": 0.0, "rerank": 0.0}  # milliseconds
+        asked = [_Asked(search, deadline) for search, deadline in zip(searches, deadlines, strict=True)]
+        for each in asked:
+            try:
+                each.generation = self._encoders.generation(each.search.collection, timeout=_left(each.deadline))
+            except Exception as error:  # noqa: BLE001 - raised again, or told in its place
+                each.error = error
+        by_generation: dict[int, list[_Asked]] = {}
+        for each in asked:
+            if each.generation is not None and each.search.mode != "text":
+                by_generation.setdefault(each.generation.generation_id, []).append(each)
+        if by_generation:
             with self._timed("embed", took):
-                embedding = self._embedder.vectors(generation, [search.query], deadline=deadline)[0]
-        with self._timed("search", took):
-            rows = self._rows(search, embedding, deadline)
-        took["total"] = (time.perf_counter() - started) * 1000
-        rounded = {name: round(milliseconds, 3) for name, milliseconds in took.items()}
-        return Answer(results=rows, took_ms=rounded, generation=generation.generation_id if generation else None)
+                for group in by_generation.values():
+                    self._embed(group)
+        return [self._answer(each, took) for each in asked]
+
+    def _embed(self, group: Sequence["_Asked"]) -> None:
+        """Give each its vector or its error; all are of one generation."""
+        generation = group[0].generation
+        assert generation is not None
+        try:
+            deadline = max(each.deadline for each in group)
+            vectors = self._embedder.vectors(generation, [each.search.query for each in group], deadline=deadline)
+        except Exception as error:  # noqa: BLE001 - raised again, or told in its place
+            if len(group) == 1 or isinstance(error, (TimedOutError, UnavailableError)):
+                for each in group:
+                    each.error = error
+                return
+            for each in group:  # a text that the model refuses fails its own search only
+                self._embed([each])
+            return
+        for each, vector in zip(group, vectors, strict=True):
+            each.vector = vector
+
+    def _answer(self, asked: "_Asked", took: Mapping[str, float]) -> Answer | Exception:
+        if asked.error is not None:
+            return asked.error
+        own = dict(took)
+        try:
+            with self._timed("search", own):
+                rows = self._rows(asked.search, asked.vector, asked.deadline)
+        except Exception as error:  # noqa: BLE001 - raised again, or told in its place
+            return error
+        own["total"] = sum(own.values())
+        rounded = {name: round(milliseconds, 3) for name, milliseconds in own.items()}
+        return Answer(results=rows, took_ms=rounded, generation=asked.generation.generation_id if asked.generation else None)
 
     def reached(self, search: Search, deadline: float) -> bool:
         """Whether the event that the search has to come after is searchable, or the collection is not there to wait for."""

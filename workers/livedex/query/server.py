@@ -1,179 +1,56 @@
-"""The HTTP interface: contracts.md section 6. It parses, asks the searcher, and answers."""
+"""The HTTP interface: contracts.md section 6. It parses, has the searches answered, and answers."""
 
-import time
 from collections.abc import Callable
-from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, Json
-from starlette.concurrency import run_in_threadpool
-from starlette.middleware.base import RequestResponseEndpoint
+from fastapi import APIRouter, Query, Request, Security
+from fastapi.security import HTTPBearer
 from starlette.responses import Response
 
-from livedex.core.change import MAX_NESTING, walk
-from livedex.observe import QueryMetrics
-from livedex.query.problems import problem
-from livedex.query.searcher import Mode, Search, Searcher
-from livedex.query.waiting import once_searchable
+from livedex.query.access import Caller
+from livedex.query.answering import Answering
+from livedex.query.bodies import BatchRequest, BatchResponse, Problem, SearchParameters, SearchRequest, SearchResponse
+from livedex.query.front import answered_each, caller_of
 
-MAX_BODY_BYTES = 64 * 2**10
-MAX_QUERY_CHARACTERS = 8192
-MAX_TIMEOUT_MS = 60_000
+_JSON = "application/json"
 
 
-def _comparable(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("contains the NUL character, which no document has")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("contains half a surrogate pair, which is no Unicode text")
-    return text
-
-
-def _comparable_filter(wanted: dict[str, Any]) -> dict[str, Any]:
-    for depth, text in walk(wanted):
-        if depth > MAX_NESTING:
-            raise ValueError(f"is nested deeper than {MAX_NESTING} levels, which no metadata is")
-        _comparable(text)
-    return wanted
-
-
-Text = Annotated[str, AfterValidator(_comparable)]
-QueryText = Annotated[Text, Field(min_length=1, max_length=MAX_QUERY_CHARACTERS)]
-
-
-class SearchRequest(BaseModel):
-    """A search."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    query: QueryText
-    k: Annotated[int, Field(ge=1, le=1000)] = 10
-    collection: Text = "default"
-    filter: Annotated[
-        dict[str, Any], AfterValidator(_comparable_filter), Field(description="metadata that a document must contain")
-    ] = {}
-    mode: Mode = "hybrid"
-    rerank: bool = False
-    per_document: Annotated[int, Field(ge=1, le=1000)] = 1
-    since: Annotated[AwareDatetime | None, Field(description="earliest event time")] = None
-    until: Annotated[AwareDatetime | None, Field(description="event time before which")] = None
-    after: Annotated[Text | None, Field(description="token of an event that must be searchable first")] = None
-    timeout_ms: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS)] = 2000
-
-    def search(self) -> Search:
-        """What the searcher is asked."""
-        fields = self.model_dump(exclude={"timeout_ms"})
-        return Search(**fields, timeout=self.timeout_ms / 1000)
-
-
-class SearchParameters(SearchRequest):
-    """A search in the address."""
-
-    query: Annotated[QueryText, Field(alias="q")]
-    filter: Annotated[Json[dict[str, Any]], AfterValidator(_comparable_filter), Field(description="a JSON object")] = {}
-
-
-class Result(BaseModel):
-    """One document, or one of its chunks with `per_document`."""
-
-    document_id: str
-    score: float
-    title: str | None
-    chunk: str
-    ordinal: int
-    metadata: dict[str, Any]
-    version: int
-    event_time: datetime
-    indexed_at: datetime
-
-
-class Took(BaseModel):
-    """Milliseconds."""
-
-    embed: float
-    search: float
-    rerank: float
-    total: float
-
-
-class SearchResponse(BaseModel):
-    """Results, best first. `degraded`: a part of the search was left out to be in time."""
-
-    results: list[Result]
-    took_ms: Took
-    generation: int | None
-    degraded: bool = False
-
-
-def search_routes(searcher: Searcher, metrics: QueryMetrics, status: Callable[[], dict[str, Any]]) -> APIRouter:
-    """The routes under /v1."""
-    routes = APIRouter(prefix="/v1", tags=["search"])
-    problems: dict[int | str, dict[str, Any]] = {
-        code: {"description": HTTPStatus(code).phrase, "content": {"application/problem+json": {}}}
-        for code in (400, 403, 404, 413, 503, 504)
+def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
+    content = {"application/problem+json": {"schema": Problem.model_json_schema()}}
+    described: dict[int | str, dict[str, Any]] = {
+        code: {"description": HTTPStatus(code).phrase, "content": content} for code in codes
     }
-    problems["default"] = {"description": "any other problem", "content": {"application/problem+json": {}}}
+    described["default"] = {"description": "any other problem", "content": content}
+    return described
 
-    async def answer(request: SearchRequest) -> Response:
-        started = time.perf_counter()
-        try:
-            search = await once_searchable(searcher, request.search())
-            return await run_in_threadpool(found, search, time.perf_counter() - started)
-        finally:  # a search that came too late took its time too
-            metrics.search.labels("http", request.mode).observe(time.perf_counter() - started)
 
-    def found(search: Search, waited: float) -> Response:
-        """The answer as JSON, made in the search's own thread: a large one takes its time."""
-        answer = searcher.search(search)
-        took = {**answer.took_ms, "total": round(answer.took_ms["total"] + waited * 1000, 3)}
-        fields = {"results": answer.results, "took_ms": took, "generation": answer.generation}
-        return Response(SearchResponse.model_validate(fields).model_dump_json(), media_type="application/json")
+def search_routes(answering: Answering, status: Callable[[Caller], dict[str, Any]], *, tokens: bool) -> APIRouter:
+    """The routes under /v1; `tokens`: whether they ask for one, which is checked before they are reached."""
+    says = HTTPBearer(auto_error=False, description="a token of the file LIVEDEX_API_TOKENS_FILE")
+    routes = APIRouter(prefix="/v1", tags=["search"], dependencies=[Security(says)] if tokens else [])
+    refused = _problems(400, 401, 403, 404, 413, 429, 503, 504)
 
-    @routes.post("/search", responses=problems, response_model=SearchResponse)
-    async def search(request: SearchRequest) -> Response:
+    @routes.post("/search", responses=refused, response_model=SearchResponse)
+    async def search(request: SearchRequest, asked: Request) -> Response:
         """Search a collection by meaning, by words, or both."""
-        return await answer(request)
+        return Response(await answering.one(request, caller_of(asked.scope)), media_type=_JSON)
 
-    @routes.get("/search", responses=problems, response_model=SearchResponse)
-    async def search_by_address(request: Annotated[SearchParameters, Query()]) -> Response:
+    @routes.get("/search", responses=refused, response_model=SearchResponse)
+    async def search_by_address(request: Annotated[SearchParameters, Query()], asked: Request) -> Response:
         """The same with the search in the address."""
-        return await answer(request)
+        return Response(await answering.one(request, caller_of(asked.scope)), media_type=_JSON)
 
-    @routes.get("/status", responses=problems)
-    def read_status() -> dict[str, Any]:
-        """Sources, collections and dead letters."""
-        return status()
+    @routes.post("/search/batch", responses=_problems(400, 401, 413, 429), response_model=BatchResponse)
+    async def search_batch(request: BatchRequest, asked: Request) -> Response:
+        """Several searches at once, each answered or refused by itself; their texts are embedded together."""
+        found = await answering.many(request.searches, caller_of(asked.scope))
+        answered_each(asked.scope, [each.status for each in found])
+        return Response(b'{"results":[' + b",".join(each.body for each in found) + b"]}", media_type=_JSON)
+
+    @routes.get("/status", responses=_problems(401, 503))
+    def read_status(asked: Request) -> dict[str, Any]:
+        """Sources and collections that the caller may search; dead letters, by reason, for operators."""
+        return status(caller_of(asked.scope))
 
     return routes
-
-
-async def limit_body(request: Request, call_next: RequestResponseEndpoint) -> Response:
-    """Refuse a body that is too large before reading it; so a body must say its length."""
-    if "transfer-encoding" in request.headers:
-        return problem(
-            HTTPStatus.LENGTH_REQUIRED, "the body comes without its length: send it in one piece, with a content-length"
-        )
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
-        return problem(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has {announced} bytes, at most {MAX_BODY_BYTES} are read"
-        )
-    return await call_next(request)
-
-
-def count_requests(metrics: QueryMetrics) -> Callable[[Request, RequestResponseEndpoint], Any]:
-    """Count each answered search by its status code."""
-
-    async def count(request: Request, call_next: RequestResponseEndpoint) -> Response:
-        code = HTTPStatus.INTERNAL_SERVER_ERROR.value  # of an exception that passes
-        try:
-            response = await call_next(request)
-            code = response.status_code
-        finally:
-            if request.url.path == "/v1/search":
-                metrics.requests.labels("http", str(code)).inc()
-        return response
-
-    return count

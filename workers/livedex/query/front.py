@@ -1,0 +1,116 @@
+"""What stands before the routes: each request is counted, its caller known and its body small, before anything is parsed."""
+
+from http import HTTPStatus
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from livedex.observe import QueryMetrics
+from livedex.query.access import ANYBODY, Caller, Tokens
+from livedex.query.problems import problem
+
+MAX_BODY_BYTES = 64 * 2**10  # of one search
+MAX_BATCH_BODY_BYTES = 512 * 2**10  # of searches in one body
+SEARCHES = {"/v1/search": MAX_BODY_BYTES, "/v1/search/batch": MAX_BATCH_BODY_BYTES}
+
+# Everything else needs a token, a path that is not there included.
+OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"})
+_CALLER, _CODES = "livedex.caller", "livedex.codes"  # in the request's scope
+
+
+def caller_of(scope: Scope) -> Caller:
+    """Who sent this request."""
+    found: Caller = scope[_CALLER]
+    return found
+
+
+class CountSearches:
+    """Counts each answered search by its status code."""
+
+    def __init__(self, app: ASGIApp, metrics: QueryMetrics) -> None:
+        self._app = app
+        self._count = metrics.requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http" or scope["path"] not in SEARCHES:
+            await self._app(scope, receive, send)
+            return
+        code = HTTPStatus.INTERNAL_SERVER_ERROR.value  # of an exception that passes
+
+        async def sent(message: Message) -> None:
+            nonlocal code
+            if message["type"] == "http.response.start":
+                code = message["status"]
+            await send(message)
+
+        codes: list[int] = []  # of the searches of a batch
+        scope[_CODES] = codes
+        try:
+            await self._app(scope, receive, sent)
+        finally:
+            for each in codes or [code]:
+                self._count.labels("http", str(each)).inc()
+
+
+def answered_each(scope: Scope, codes: list[int]) -> None:
+    """Say that this request had several searches, and how each ended."""
+    scope[_CODES].extend(codes)
+
+
+class CheckToken:
+    """Lets pass who has a token of the file; without a file everybody."""
+
+    def __init__(self, app: ASGIApp, tokens: Tokens | None) -> None:
+        self._app = app
+        self._tokens = tokens
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http" or scope["path"] in OPEN:
+            await self._app(scope, receive, send)
+            return
+        presented = _bearer(Headers(scope=scope))
+        caller = ANYBODY if self._tokens is None else self._tokens.caller(presented or "")
+        if caller is None:
+            await _unauthorized(presented)(scope, receive, send)
+            return
+        scope[_CALLER] = caller
+        await self._app(scope, receive, send)
+
+
+def _bearer(headers: Headers) -> str | None:
+    """The token of the request; None when it has none, or two."""
+    given = headers.getlist("authorization")
+    scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _unauthorized(presented: str | None) -> ASGIApp:
+    says, challenge = "this query worker asks for a token: send the header Authorization: Bearer TOKEN", "Bearer"
+    if presented is not None:
+        says, challenge = "the token is not, or no longer, one of those that may ask here", 'Bearer error="invalid_token"'
+    return problem(HTTPStatus.UNAUTHORIZED, says, headers={"WWW-Authenticate": challenge})
+
+
+class LimitBody:
+    """Refuses a body that is too large before reading it; so a body must say its length."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        refused = _body_refused(Headers(scope=scope), scope["path"]) if scope["type"] == "http" else None
+        await (refused or self._app)(scope, receive, send)
+
+
+def _body_refused(headers: Headers, path: str) -> ASGIApp | None:
+    if "transfer-encoding" in headers:
+        says = "the body comes without its length: send it in one piece, with a content-length"
+        return problem(HTTPStatus.LENGTH_REQUIRED, says)
+    limit = SEARCHES.get(path, MAX_BODY_BYTES)
+    announced = headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > limit:
+        return problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has {announced} bytes, at most {limit} are read")
+    return None

@@ -275,6 +275,24 @@ def test_a_migration_judges_the_pgvector_that_it_would_install(
         assert connection.execute("select to_regnamespace('livedex')").fetchone() == (None,)
 
 
+def test_a_migration_that_met_a_deadlock_is_applied_again(database_url: str, copied: Path) -> None:
+    """A worker that locks the same tables in another order costs a migration a try, and fails neither."""
+    add(
+        copied,
+        "0090_pre_order.sql",
+        "-- migrate:up\nlock table livedex.document;\nlock table livedex.chunk;\ncreate table livedex.mark ();\n",
+    )
+    waits = "select true from pg_locks where not granted and relation = 'livedex.chunk'::regclass"
+    with connect(database_url) as worker, connect(database_url) as observer, ThreadPoolExecutor(1) as pool:
+        worker.execute("set deadlock_timeout = '60s'")  # so that the migration is the one that is ended
+        with worker.transaction():
+            worker.execute("lock table livedex.chunk in row exclusive mode")
+            migrated = pool.submit(run_all, database_url, copied)
+            until(lambda: observer.execute(waits).fetchone())
+            worker.execute("lock table livedex.document in row exclusive mode")
+        assert migrated.result(timeout=30) == ["0090_pre_order"]
+
+
 def test_migrate_prints_what_it_warns_of(database_url: str, workers: Workers) -> None:
     """`livedex migrate` and `migrate --check` say it on stderr, and end with 0."""
     with connect(database_url) as connection:

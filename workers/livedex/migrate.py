@@ -172,7 +172,7 @@ def _apply(connection: Connection, migration: Migration, patience: float) -> Non
                 connection.execute(sql.SQL("set local lock_timeout = {}").format(LOCK_TIMEOUT))
                 connection.execute(statements)
                 connection.execute(record)
-        except errors.LockNotAvailable:
+        except (errors.LockNotAvailable, errors.DeadlockDetected):  # workers go on meanwhile, and lock tables in another order
             if time.monotonic() > deadline:
                 raise
         else:

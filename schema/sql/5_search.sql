@@ -35,6 +35,9 @@ begin
     raise exception 'the embedding is null, mode % needs one', mode using errcode = '22023';
   elsif mode = 'text' and query is null or query = '' then
     raise exception 'the query text is empty, mode % needs one', mode using errcode = '22023';
+  elsif char_length(query) > 8192 then
+    raise exception 'the query text has % characters, at most 8192 are searched for', char_length(query)
+      using errcode = '54000', hint = 'ask for less: a model reads some hundred words of it';
   elsif rerank then
     raise exception 'rerank is not available in this version'
       using errcode = '0A000', hint = 'call without rerank => true';
@@ -236,20 +239,7 @@ begin
 end
 $$;
 
--- Text to vector inside the database comes with a later version.
-create function livedex.search(
-  query text, k int default 10, collection text default 'default', filter jsonb default '{}', mode text default 'hybrid',
-  after text default null, per_document int default 1, rerank boolean default false, since timestamptz default null,
-  until timestamptz default null, on_miss text default 'error', timeout interval default '2 s'
-) returns setof livedex.search_result
-language plpgsql volatile security definer rows 10 set search_path = pg_catalog, livedex, pg_temp as $$
-begin
-  raise exception 'livedex.search cannot embed a text in this version' using errcode = '0A000',
-    hint = 'embed the text yourself and call livedex.search_vector, or ask the query worker: POST /v1/search';
-end
-$$;
-
 revoke execute on all functions in schema livedex from public;
-grant execute on function livedex.search_vector, livedex.search, livedex.wait_for to livedex_search, livedex_query, livedex_indexer;
+grant execute on function livedex.search_vector, livedex.wait_for to livedex_search, livedex_query, livedex_indexer;
 grant execute on function livedex.index_recall to livedex_indexer;
 reset role;

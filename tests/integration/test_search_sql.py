@@ -319,14 +319,6 @@ def test_an_embedding_that_cannot_be_compared_is_refused(corpus: Corpus, embeddi
         corpus.search(vector, collection="cosine", mode="vector")
 
 
-def test_search_by_text_is_not_there_yet(corpus: Corpus) -> None:
-    """livedex.search says that this version cannot embed, and names what can."""
-    with pytest.raises(errors.FeatureNotSupported) as refused:
-        corpus.connection.execute("select * from livedex.search('a question', collection => 'cosine')")
-    assert "search_vector" in (refused.value.diag.message_hint or "")
-    assert "/v1/search" in (refused.value.diag.message_hint or "")
-
-
 def test_settings_of_the_caller_stay(corpus: Corpus) -> None:
     """The function's own settings end with the call: the caller's hnsw.* and search_path are what they were."""
     names = ["hnsw.ef_search", "hnsw.iterative_scan", "search_path", "plan_cache_mode"]

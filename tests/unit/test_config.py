@@ -102,6 +102,7 @@ def test_every_setting_of_a_file(write: Write) -> None:
 
 ENVIRONMENT: dict[str, tuple[str, Callable[[Settings], str]]] = {
     "KAFKA_BOOTSTRAP_SERVERS": ("other:1", lambda found: found.kafka.bootstrap_servers),
+    "STANDBY_URLS": ("postgresql://one/a postgresql://two/b", lambda found: found.standby_urls),
     "DATABASE_URL": ("postgresql://localhost/environment", lambda found: found.database_url),
     "EMBEDDER": ("hash", lambda found: found.embedder),
     "EMBEDDER_URL": ("http://localhost:3000", lambda found: found.embedder_url),

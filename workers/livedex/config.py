@@ -88,6 +88,8 @@ class Settings(BaseSettings):
 
     kafka: KafkaSettings = KafkaSettings()
     database_url: str = ""  # libpq's URL or key=value form; empty: libpq's own PG* variables
+    # of hot standbys whose sessions search by text, separated by blanks; for `livedex serve`
+    standby_urls: str = ""
     embedder: EmbedderName = "auto"
     embedder_url: Annotated[str, StringConstraints(pattern=r"^(https?://\S+)?$")] = ""  # of an embedding server, for http
     embedder_token_file: Path | None = None  # its bearer token
@@ -109,15 +111,13 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _libpq_reads_it(cls, value: str) -> str:
-        try:
-            port = str(conninfo_to_dict(value).get("port") or "")
-        except ProgrammingError:  # its message may quote the password
-            raise ValueError(
-                "it is neither a URL such as postgresql://user:password@host:5432/database, special characters in it written "
-                "as %40 and the like, nor libpq's key=value form"
-            ) from None
-        if any(part and not (part.isdecimal() and 1 <= int(part) <= 65535) for part in port.split(",")):
-            raise ValueError("its port is not a number from 1 to 65535")
+        return _connection_string(value)
+
+    @field_validator("standby_urls")
+    @classmethod
+    def _libpq_reads_each(cls, value: str) -> str:
+        if not all("://" in _connection_string(url) for url in value.split()):
+            raise ValueError("one of its parts is no URL such as postgresql://user:password@host:5432/database")
         return value
 
     @model_validator(mode="before")
@@ -148,10 +148,23 @@ class Settings(BaseSettings):
         return env_settings, init_settings
 
 
+def _connection_string(value: str) -> str:
+    try:
+        port = str(conninfo_to_dict(value).get("port") or "")
+    except ProgrammingError:  # its message may quote the password
+        raise ValueError(
+            "it is neither a URL such as postgresql://user:password@host:5432/database, special characters in it written "
+            "as %40 and the like, nor libpq's key=value form"
+        ) from None
+    if any(part and not (part.isdecimal() and 1 <= int(part) <= 65535) for part in port.split(",")):
+        raise ValueError("its port is not a number from 1 to 65535")
+    return value
+
+
 # Settings that are not fields: read before the others, or by the test suite.
 _FOR_LOADING = ("CONFIG",)
-_FROM_ENVIRONMENT = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "EMBEDDER", "EMBEDDER_URL", "EMBEDDER_TOKEN_FILE",
-                     "EMBEDDER_MAX_TOKENS", "EMBEDDER_CONCURRENCY", "MODEL", "HTTP_HOST", "HTTP_PORT",
+_FROM_ENVIRONMENT = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "STANDBY_URLS", "EMBEDDER", "EMBEDDER_URL",
+                     "EMBEDDER_TOKEN_FILE", "EMBEDDER_MAX_TOKENS", "EMBEDDER_CONCURRENCY", "MODEL", "HTTP_HOST", "HTTP_PORT",
                      "METRICS_PORT", "FAILURES_IN_A_ROW", "HTTP_QUEUE", "API_TOKENS_FILE", "API_TOKEN_FILE",
                      "LOG_FORMAT", *_FOR_LOADING)  # fmt: skip
 

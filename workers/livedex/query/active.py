@@ -55,6 +55,14 @@ class Encoders:
             f"the model {generation.identity.model!r} of collection {generation.collection} is not ready: {why}"
         )
 
+    def with_id(self, generation_id: int) -> Generation | None:
+        """The active generation of this number."""
+        return next((each for each in self._generations.values() if each.generation_id == generation_id), None)
+
+    def loaded(self) -> set[int]:
+        """The generations whose texts can be embedded now."""
+        return {each.generation_id for each in self._generations.values() if each.generation_id in self._loaded}
+
     def refresh(self, *, timeout: float | None = None) -> list[Generation]:
         """Look again what generations are active; a connection is waited for at most `timeout` seconds."""
         with translated(), self._pool.connection(timeout) as connection:

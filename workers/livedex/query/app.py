@@ -25,6 +25,7 @@ from livedex.query.active import Encoders, OpenEncoder
 from livedex.query.answering import Answering
 from livedex.query.embedding import QueryEmbedder
 from livedex.query.front import CheckToken, CountSearches, LimitBody
+from livedex.query.mailbox import Mailbox
 from livedex.query.problems import Problems
 from livedex.query.searcher import Searcher
 from livedex.query.server import search_routes
@@ -75,6 +76,8 @@ class QueryApp:
         try:
             self._wait(self._check_database)
             self._wait(self._load_models)
+            for mailbox in self._mailboxes():
+                mailbox.start()
             while not self.stop.wait(LOOK_EVERY):
                 try:
                     self._look_around()
@@ -99,6 +102,15 @@ class QueryApp:
             self._encoders.load(generation)
         self.metrics.serves(", ".join(sorted({generation.identity.model for generation in generations})))
         self.health.up("embedder")
+
+    def _mailboxes(self) -> list[Mailbox]:
+        """One for the primary, and one for each standby whose sessions search too."""
+        servers = ["", *self._settings.standby_urls.split()]
+        return [self._mailbox(standby) for standby in servers]
+
+    def _mailbox(self, standby: str) -> Mailbox:
+        primary = self._settings.database_url
+        return Mailbox(primary, self._encoders, self._embedder, self.metrics, self.stop, standby=standby, name=self.name)
 
     def _look_around(self) -> None:
         """See whether Postgres answers, and whether `livedex apply` made a collection."""

@@ -1,0 +1,235 @@
+-- migrate:up
+-- livedex.search and livedex.embed embed texts, by way of the query worker.
+set local role livedex_owner;
+select set_config('search_path', format('pg_catalog, livedex, %I, pg_temp', n.nspname), true)
+  from pg_extension e join pg_namespace n on n.oid = e.extnamespace
+ where e.extname = 'vector';
+
+-- Refuses what no search can mean; raises 22023, or 0A000 for what this version cannot do.
+create or replace function livedex.check_search(
+  k int, filter jsonb, mode text, per_document int, has_vector boolean, query text, rerank boolean
+) returns void
+language plpgsql immutable set search_path = pg_catalog, livedex, pg_temp as $$
+begin
+  if k is null or k not between 1 and 1000 then
+    raise exception 'k is %, expected 1 to 1000', coalesce(k::text, 'null') using errcode = '22023';
+  elsif per_document is null or per_document not between 1 and 1000 then
+    raise exception 'per_document is %, expected 1 to 1000', coalesce(per_document::text, 'null') using errcode = '22023';
+  elsif mode is null or mode not in ('hybrid', 'vector', 'text') then
+    raise exception 'mode is %, expected hybrid, vector or text', coalesce(quote_literal(mode), 'null') using errcode = '22023';
+  elsif filter is null or jsonb_typeof(filter) <> 'object' then
+    raise exception 'filter is %, expected a JSON object', coalesce(jsonb_typeof(filter), 'null') using errcode = '22023';
+  elsif mode <> 'text' and not has_vector then
+    raise exception 'the embedding is null, mode % needs one', mode using errcode = '22023';
+  elsif mode = 'text' and query is null or query = '' then
+    raise exception 'the query text is empty, mode % needs one', mode using errcode = '22023';
+  elsif char_length(query) > 8192 then
+    raise exception 'the query text has % characters, at most 8192 are searched for', char_length(query)
+      using errcode = '54000', hint = 'ask for less: a model reads some hundred words of it';
+  elsif rerank then
+    raise exception 'rerank is not available in this version'
+      using errcode = '0A000', hint = 'call without rerank => true';
+  end if;
+end
+$$;
+
+-- What keeps a text in the mailbox from other roles of the database, and their forgeries from the worker. One row.
+create table livedex.mailbox_secret (
+  secret bytea not null default uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())
+);
+create unique index mailbox_secret_single on livedex.mailbox_secret ((true));
+insert into livedex.mailbox_secret default values;
+grant select on livedex.mailbox_secret to livedex_query;
+
+-- The answer to a text: its vector, or why there is none, as it would be raised.
+create type livedex.embed_answer as (embedding vector, failure text, message text, hint text);
+
+-- The advisory locks of this database that are held.
+create view livedex.advisory_locks as
+select l.pid, l.classid::bigint as class, l.objid::bigint as object, l.objsubid as form
+  from pg_locks l
+ where l.locktype = 'advisory' and l.granted and l.database = (select oid from pg_database where datname = current_database());
+grant select on livedex.advisory_locks to livedex_query;
+
+/* The keys of the locks that carry a text, as core/mailbox.py reads them: a nonce, the text under a keystream, and a seal that
+   only who knows the secret can make, in pieces of 48 bits. No key can be foreseen, so nobody can stand in the way by holding
+   it. */
+create function livedex.mailbox_keys(secret bytea, payload bytea, nonce bytea, pid int) returns bigint[]
+language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp as $$
+declare
+  piece constant bigint := 94;
+  seal constant bigint := 95;
+  length constant int := octet_length(payload);
+  place constant bytea := int4send(pid) || nonce;
+  stream bytea := '';
+  tag bytea;
+  bits varbit;
+begin
+  for block in 0 .. (length - 1) / 32 loop
+    stream := stream || sha256(secret || convert_to('stream', 'UTF8') || int4send(block) || place);
+  end loop;
+  tag := sha256(secret || sha256(secret || convert_to('seal', 'UTF8') || place || payload));
+  bits := ('x' || encode(nonce, 'hex'))::varbit
+    || (('x' || encode(payload, 'hex'))::varbit # ('x' || encode(substr(stream, 1, length), 'hex'))::varbit)
+    || ('x' || encode(substr(tag, 1, 12), 'hex'))::varbit;
+  return array(
+    select (piece << 56) | (i << 48) | rpad(substring(bits from (48 * i + 1)::int for 48)::text, 48, '0')::bit(48)::bigint
+      from generate_series(0::bigint, (bit_length(bits) - 1) / 48) i
+  ) || ((seal << 56) | (length::bigint << 40) | ('x' || encode(substr(tag, 13, 5), 'hex'))::bit(40)::bigint);
+end
+$$;
+
+/* Why the mailbox cannot be asked now: SQLSTATE, message and hint, all null when it can. A lock table that texts filled would
+   fail everybody's transactions, so they may have half of it, and one role so many texts that others find room. */
+create function livedex.mailbox_refusal(
+  g livedex.generation, question text, out failure text, out message text, out hint text
+) language plpgsql volatile set search_path = pg_catalog, livedex, pg_temp as $$
+declare
+  presence constant bigint := 1818518897; -- of a query worker, with the generation whose model it has
+  most constant int := 64; -- texts of one role at a time
+  room constant bigint := current_setting('max_locks_per_transaction')::bigint * current_setting('max_connections')::bigint / 2;
+  taken bigint;
+  own bigint;
+begin
+  if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
+    failure := '25001';
+    message := format('the text has no cached vector, and in the snapshot of this %s transaction none can appear',
+      current_setting('transaction_isolation'));
+    hint := 'search in a READ COMMITTED transaction, call livedex.embed before this one begins, or use livedex.search_vector';
+  elsif octet_length(question) > 384 then
+    failure := '54000';
+    message := format('the text has %s bytes, at most 384 can be embedded from SQL', octet_length(question));
+    hint := 'ask over HTTP (POST /v1/search), or embed the text in the application and call livedex.search_vector';
+  elsif not exists (
+      select from livedex.advisory_locks l, pg_stat_get_activity(l.pid) a
+       where l.form = 2 and l.class = presence and l.object = g.generation_id
+         and (pg_has_role(a.usesysid, 'livedex_query', 'member') or pg_has_role(a.usesysid, 'livedex_owner', 'member'))) then
+    failure := '57P03';
+    message := format('no query worker with the model %s is connected to this database', quote_literal(g.model));
+    hint := 'start livedex serve; on_miss => ''text'' answers by words meanwhile';
+  else
+    select count(*), count(*) filter (where l.class >> 24 = 95 and a.usesysid = self.usesysid)
+      into taken, own
+      from livedex.advisory_locks l, pg_stat_get_activity(l.pid) a, pg_stat_get_activity(pg_backend_pid()) self
+     where l.form = 1 and l.class >> 24 in (94, 95);
+    if own >= most or taken >= room then
+      failure := '53400';
+      message := case when own >= most then format('the role waits for the vectors of %s texts already, at most %s are allowed', own, most)
+                      else format('the texts that wait take %s locks, at most %s are allowed', taken, room) end;
+      hint := 'ask again in a moment, with fewer sessions at once';
+    end if;
+  end if;
+end
+$$;
+
+-- The vector of a text for a generation: from the cache, or from the query worker before the deadline.
+create function livedex.ask_worker(g livedex.generation, question text, purpose int, deadline timestamptz) returns livedex.embed_answer
+language plpgsql volatile set search_path = pg_catalog, livedex, pg_temp as $$
+declare
+  wanted constant bytea := sha256(convert_to(question, 'UTF8'));
+  answer livedex.embed_answer;
+  nap float8 := 0.001;
+begin
+  select q.embedding into answer.embedding from livedex.query_embedding q
+   where q.generation_id = g.generation_id and q.digest = wanted;
+  if found then
+    return answer;
+  end if;
+  select r.failure, r.message, r.hint into answer.failure, answer.message, answer.hint from livedex.mailbox_refusal(g, question) r;
+  if answer.failure is not null then
+    return answer;
+  end if;
+  begin -- a subtransaction: with its end the locks are free, whatever happens
+    perform pg_try_advisory_xact_lock_shared(key)
+      from livedex.mailbox_secret s,
+           unnest(livedex.mailbox_keys(s.secret, int4send(g.generation_id) || set_byte('\x00', 0, purpose) || convert_to(question, 'UTF8'),
+                                       substr(uuid_send(gen_random_uuid()), 1, 12), pg_backend_pid())) as key;
+    loop
+      select q.embedding into answer.embedding from livedex.query_embedding q
+       where q.generation_id = g.generation_id and q.digest = wanted;
+      exit when found or clock_timestamp() >= deadline;
+      perform pg_sleep(nap);
+      nap := least(nap * 1.3, 0.01);
+    end loop;
+    raise sqlstate 'LX001';
+  exception when sqlstate 'LX001' then
+    null; -- the answer is kept: variables are not rolled back
+  end;
+  if answer.embedding is null then
+    answer.failure := '57014';
+    answer.message := 'the query worker did not embed the text in time';
+    answer.hint := 'ask again with a longer timeout; livedex doctor says whether the query worker is well';
+  end if;
+  return answer;
+end
+$$;
+
+-- Refuses what no text can be embedded with; raises 22023 and 54000.
+create function livedex.check_question(question text, timeout interval) returns void
+language plpgsql immutable set search_path = pg_catalog, livedex, pg_temp as $$
+begin
+  if question is null or question = '' then
+    raise exception 'the query text is %', case when question is null then 'null' else 'empty' end using errcode = '22023';
+  elsif char_length(question) > 8192 then
+    raise exception 'the query text has % characters, at most 8192 are searched for', char_length(question)
+      using errcode = '54000', hint = 'ask for less: a model reads some hundred words of it';
+  elsif timeout is null or timeout <= '0 s' then
+    raise exception 'the timeout is %, an interval above 0 was expected', coalesce(timeout::text, 'null') using errcode = '22023';
+  end if;
+end
+$$;
+
+-- The vector that a collection's model gives for a query text.
+create function livedex.embed(query text, collection text default 'default', timeout interval default '2 s') returns vector
+language plpgsql volatile parallel unsafe security definer set search_path = pg_catalog, livedex, pg_temp as $$
+declare
+  c constant livedex.collection := livedex.searchable_collection(collection);
+  g livedex.generation;
+  answer livedex.embed_answer;
+begin
+  perform livedex.check_question(query, timeout);
+  select * into strict g from livedex.generation where generation_id = c.active_generation;
+  answer := livedex.ask_worker(g, query, 0, clock_timestamp() + timeout);
+  if answer.failure is not null then
+    raise exception '%', answer.message using errcode = answer.failure, hint = answer.hint;
+  end if;
+  return answer.embedding;
+end
+$$;
+
+/* Search by a text. Where the text's vector cannot be had, on_miss says what happens: an error, or rows by words alone. The rest
+   is search_vector's. */
+create or replace function livedex.search(
+  query text, k int default 10, collection text default 'default', filter jsonb default '{}', mode text default 'hybrid',
+  after text default null, per_document int default 1, rerank boolean default false, since timestamptz default null,
+  until timestamptz default null, on_miss text default 'error', timeout interval default '2 s'
+) returns setof livedex.search_result
+language plpgsql volatile parallel unsafe security definer rows 10 set search_path = pg_catalog, livedex, pg_temp as $$
+declare
+  deadline constant timestamptz := clock_timestamp() + timeout;
+  c constant livedex.collection := livedex.searchable_collection(collection);
+  g livedex.generation;
+  answer livedex.embed_answer;
+begin
+  perform livedex.check_question(query, timeout);
+  perform livedex.check_search(k, filter, mode, per_document, true, query, rerank);
+  if on_miss is null or on_miss not in ('error', 'text') then
+    raise exception 'on_miss is %, expected error or text', coalesce(quote_literal(on_miss), 'null') using errcode = '22023';
+  end if;
+  if mode <> 'text' then
+    select * into strict g from livedex.generation where generation_id = c.active_generation;
+    answer := livedex.ask_worker(g, query, case mode when 'hybrid' then 1 else 2 end, deadline);
+    if answer.failure is not null and on_miss = 'error' then
+      raise exception '%', answer.message using errcode = answer.failure, hint = answer.hint;
+    end if;
+  end if;
+  return query select * from livedex.search_vector(
+    answer.embedding, k, collection, filter, case when answer.embedding is null then 'text' else mode end, after, per_document,
+    rerank, since, until, on_miss, greatest(deadline - clock_timestamp(), '1 ms'), query);
+end
+$$;
+
+revoke execute on function livedex.mailbox_keys, livedex.mailbox_refusal, livedex.ask_worker, livedex.check_question, livedex.embed,
+  livedex.search from public;
+grant execute on function livedex.embed, livedex.search to livedex_search, livedex_query, livedex_indexer;
+reset role;

@@ -56,6 +56,34 @@ def test_30_clocks_that_are_wrong(arena: Arena) -> None:
     accepted = metrics.value("livedex_freshness_seconds_count")
     assert accepted > 0
     assert 0 <= metrics.value("livedex_freshness_seconds_sum") <= accepted * 1.1 * HOUR, "no event is fresher than at once"
+    assert 0 < metrics.value("livedex_clock_skew_total") < accepted, "those from later are counted"
+
+
+@pytest.mark.scenario(30, seconds=15)
+@pytest.mark.parametrize("ahead", [HOUR, -HOUR], ids=["ahead", "behind"])
+def test_30_a_worker_whose_clock_is_wrong(arena: Arena, ahead: float) -> None:
+    """A worker whose own clock is an hour off orders nothing by it: beside one whose clock is right the index is the fold.
+    Freshness is never negative, what it would have been is counted, and staleness rises in a stall all the same.
+    """
+    wrong = arena.worker(clock=ahead)
+    arena.load(300, rate=100)
+    arena.settle()
+    measured, sum_of = (wrong.metrics().value(f"livedex_freshness_seconds_{part}") for part in ("count", "sum"))
+    assert measured > 0
+    assert 0 <= sum_of <= measured * (max(ahead, 0.0) + SERVED)
+    assert sum_of >= measured * (ahead - SERVED), "its clock must have been wrong"
+    assert vitals.gauge(wrong, "livedex_clock_skew_total") == (measured if ahead < 0 else 0)
+
+    arena.encoder.set(Behaviour(fails="unavailable"))
+    arena.load(100).finish()
+    vitals.stall_is_told(wrong, seconds=3)
+    assert vitals.gauge(wrong, "livedex_staleness_seconds") < 3 * (max(ahead, 0.0) + 60), "of three partitions"
+    arena.encoder.set(Behaviour())
+
+    right = arena.worker()
+    arena.wait_for(lambda: arena.owners() == {wrong.popen.pid, right.popen.pid}, what="both to own something")
+    arena.load(600, rate=150)
+    arena.verify(arena.settle())
 
 
 def written(moment: float) -> str:

@@ -145,6 +145,10 @@ class IndexMetrics(_Metrics):
             "livedex_inflight_bytes", "Bytes of records that were polled and are not applied yet", registry=registry
         )
         self.fenced = Counter("livedex_fenced", "Batches refused because the partition had another owner", registry=registry)
+        self.clock_skew = Counter(
+            "livedex_clock_skew", "Events that were searchable before their time: a producer's clock or this worker's is wrong",
+            registry=registry,
+        )  # fmt: skip
         self.rebalances = Counter("livedex_rebalances", "Changes of the partitions of this worker", registry=registry)
         self.retries = Counter("livedex_retries", "Work begun again after a failure", ["dependency"], registry=registry)
         self.index_ready = Gauge(

@@ -118,11 +118,12 @@ class Arena:
     # workers
 
     def worker(
-        self, *, at: Sequence[str] = (), eager: bool = False, wait: bool = True, config: Path | None = None, **environment: str
+        self, *, at: Sequence[str] = (), eager: bool = False, clock: float = 0.0, wait: bool = True,
+        config: Path | None = None, **environment: str,
     ) -> Process:  # fmt: skip
-        """Start an index worker whose encoder this arena controls; `at` and `eager` as in `sabotage`."""
+        """Start an index worker whose encoder this arena controls; `at`, `eager` and `clock` as in `sabotage`."""
         options = [f"--at={moment}" for moment in at] + [f"--without={name}" for name in self._without]
-        options += [*(["--eager"] if eager else []), f"--encoder={self.encoder.folder}"]
+        options += [*(["--eager"] if eager else []), f"--clock={clock}", f"--encoder={self.encoder.folder}"]
         process = self.workers.sabotaged(options, config or self.config, **environment)
         self.alive.append(process)
         self.oplog.note("arena", "worker started", pid=process.popen.pid, options=options)

@@ -1,16 +1,19 @@
 """Runs `livedex` with something turned off or at a moment's mercy: only tests start workers in this way.
 
     python -m support.faults.sabotage [--without PROTECTION]... [--at POINT[:N]=ACTION]... [--encoder FOLDER]
-                                      [--eager] index
+                                      [--eager] [--clock SECONDS] index
 
 `--at staged:3=kill` sends SIGKILL to the worker itself when it reaches the point for the third time; other actions are stop
-(SIGSTOP) and term (SIGTERM). Nothing of this is in livedex: what is patched is named in `removals` and `moments`.
+(SIGSTOP) and term (SIGTERM).
+`--clock` is by how much the worker's clock is ahead. Nothing of this is in livedex: what is patched is named in `removals` and
+`moments`.
 """
 
 import argparse
 import faulthandler
 import signal
 import sys
+import time
 from pathlib import Path
 
 
@@ -21,6 +24,7 @@ def main() -> None:
     parser.add_argument("--at", action="append", default=[])
     parser.add_argument("--encoder", type=Path)
     parser.add_argument("--eager", action="store_true")
+    parser.add_argument("--clock", type=float, default=0.0)
     parser.add_argument("command", nargs="+")
     chosen = parser.parse_args()
 
@@ -34,6 +38,8 @@ def main() -> None:
         encoder.install(chosen.encoder)
     if chosen.eager:
         _eager()
+    if chosen.clock:
+        _shift_clock(chosen.clock)
     faulthandler.register(signal.SIGUSR1)  # the arena asks before it ends a worker of a scenario that failed
     sys.argv = ["livedex", *chosen.command]
     from livedex import cli
@@ -48,6 +54,12 @@ def _eager() -> None:
     from livedex.index import source
 
     source.SETTINGS["partition_assignment_strategy"] = [RangePartitionAssignor]
+
+
+def _shift_clock(ahead: float) -> None:
+    """A clock that is wrong, as `time.time` tells it; what is measured by the monotonic clock stays."""
+    right = time.time
+    time.time = lambda: right() + ahead
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Turns the end of a batch, or its failure, into metrics and one log line."""
 
 import traceback
-from datetime import datetime
 from pathlib import Path
 
 from kafka import TopicPartition
@@ -13,6 +12,7 @@ from livedex.index.batch import Applied, PoisonFoundError
 from livedex.index.refusals import FencedError
 from livedex.observe import IndexMetrics, logger
 
+SKEW = 1.0  # seconds by which clocks may differ before it is counted
 _log = logger("index")
 _ACCEPTED = (Outcome.APPLIED, Outcome.UNCHANGED)
 
@@ -23,8 +23,9 @@ def applied(metrics: IndexMetrics, end: Applied) -> None:
     for change, outcome in end.outcomes:
         metrics.events.labels(collection, outcome).inc()
         if outcome in _ACCEPTED:
-            since = max(change.event_time, change.timestamp)
-            metrics.freshness.labels(collection, change.op).observe(_seconds_since(since, end.applied_at))
+            freshness = end.applied_at - max(change.event_time, change.timestamp).timestamp()
+            metrics.freshness.labels(collection, change.op).observe(max(0.0, freshness))
+            metrics.clock_skew.inc(freshness < -SKEW)
     metrics.chunks.labels(collection, "reused").inc(end.reused)
     metrics.events.labels(collection, Outcome.DEAD_LETTER).inc(len(end.rejected))
     for record, rejection in end.rejected:
@@ -54,8 +55,3 @@ def failed(metrics: IndexMetrics, partition: TopicPartition, error: Exception) -
 def _where(error: Exception) -> list[str]:
     """The places in the code that an error came through, without its message: that may quote a document."""
     return [f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
-
-
-def _seconds_since(moment: datetime, now: float) -> float:
-    """Never negative: a producer's clock may be ahead of ours."""
-    return max(0.0, now - moment.timestamp())

@@ -162,8 +162,11 @@ class IndexWorker:
     def _submit(self, partition: TopicPartition, records: tuple[Record, ...]) -> None:
         own = self.holdings.partitions[partition]
         own.progress.end_offset = self._source.end_of(partition) or own.progress.end_offset
+        now = time.time()
         for part in cut(records):
-            own.progress.polled(part[0].offset, part[-1].offset, min(record.timestamp_ms for record in part) / 1000)
+            oldest = min(record.timestamp_ms for record in part) / 1000
+            # with a clock that is wrong, theirs or ours, they are from later: a stall has to show in spite of that
+            own.progress.polled(part[0].offset, part[-1].offset, min(oldest, now))
             self._submit_batch(partition, part, next_offset(part))
 
     def _submit_batch(self, partition: TopicPartition, records: tuple[Record, ...], end: int) -> None:

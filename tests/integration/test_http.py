@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -12,80 +11,18 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from livedex.config import Settings
 from livedex.dev.stack import Addresses
-from livedex.encoders import ModelSpec
-from livedex.encoders.hash import HashEncoder
-from livedex.query.app import QueryApp
 from livedex.query.searcher import Search, Searcher
-from support.database import fresh_database
-from support.synthetic import EPOCH, Document, Piece, connection_to, create_collection, fill
+from support.served import MODEL, TEXTS, TOPIC, Served, is_problem, names, serving
+from support.synthetic import EPOCH
 from support.waiting import until
-from support.workers import Metrics, Workers
-
-MODEL = "hash-16"
-TEXTS = {"apples": "Apples grow on trees.", "bridges": "Bridges cross rivers.", "clocks": "Clocks tell the time."}
-TOPIC = "http.documents"
-PROBLEM = "application/problem+json"
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A query worker in a thread of this process, with its database."""
-
-    app: QueryApp
-    client: httpx.Client
-    workers: Workers
-
-    def ask(self, **body: Any) -> httpx.Response:
-        """POST a search."""
-        return self.client.post("/v1/search", json=body)
-
-    def metrics(self) -> Metrics:
-        """Its metrics now."""
-        return Metrics(self.client.get("/metrics").text)
 
 
 @pytest.fixture(scope="module")
 def served(stack: Addresses, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Three documents whose vectors are those of the hash encoder, and a source whose progress stands at 10."""
-    encoder = HashEncoder(ModelSpec(model=MODEL))
-    vectors = encoder.encode_documents(list(TEXTS.values()))
-    documents = [
-        Document(name=name, pieces=[Piece(text=text, vector=vector)], metadata={"initial": name[0], "n": n})
-        for n, ((name, text), vector) in enumerate(zip(TEXTS.items(), vectors, strict=True))
-    ]
-    folder = tmp_path_factory.mktemp("http")
-    with fresh_database(stack.database_url, template) as url, Workers(stack, url, folder) as workers:
-        with connection_to(url) as connection:
-            generation = create_collection(connection, "default", model=MODEL)
-            fill(connection, generation, documents)
-            connection.execute(
-                "insert into livedex.source (topic, collection_id) select %s, collection_id from livedex.collection", (TOPIC,)
-            )
-            connection.execute(
-                "insert into livedex.source_progress (topic, partition, next_offset, owner) values (%s, 0, 10, '')", (TOPIC,)
-            )
-        app = QueryApp(Settings(database_url=url, embedder="hash", http_port=0))
-        with workers.in_thread(app) as address, httpx.Client(base_url=address, timeout=20, trust_env=False) as client:
-            yield Served(app, client, workers)
-
-
-def is_problem(response: httpx.Response, status: int, says: str = "") -> dict[str, Any]:
-    """The problem document of a refused request."""
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == PROBLEM
-    body: dict[str, Any] = response.json()
-    assert (body["type"], body["status"]) == ("about:blank", status)
-    assert body["title"]
-    assert says in body["detail"]
-    return body
-
-
-def names(response: httpx.Response) -> list[str]:
-    """The documents of an answer."""
-    assert response.status_code == 200, response.text
-    return [row["document_id"] for row in response.json()["results"]]
+    """A query worker that asks for no tokens."""
+    with serving(stack, template, tmp_path_factory.mktemp("http")) as worker:
+        yield worker
 
 
 @pytest.mark.parametrize("mode", ["hybrid", "vector", "text"])

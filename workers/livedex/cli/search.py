@@ -1,5 +1,6 @@
 """`livedex search`: ask the query worker, or search in this process where none answers."""
 
+import re
 from typing import Annotated, Any
 
 import httpx
@@ -50,7 +51,9 @@ def _from_worker(chosen: Settings, body: dict[str, Any]) -> dict[str, Any] | Non
     host = f"[{chosen.http_host}]" if ":" in chosen.http_host else chosen.http_host
     address = f"http://{host}:{chosen.http_port}"
     try:
-        response = httpx.post(f"{address}/v1/search", json=body, timeout=body["timeout_ms"] / 1000 + 2, trust_env=False)
+        response = httpx.post(
+            f"{address}/v1/search", json=body, headers=_token(chosen), timeout=body["timeout_ms"] / 1000 + 2, trust_env=False
+        )
     except httpx.ConnectError:
         people.print(f"no query worker at {address}: searching in this process", style="dim")
         return None
@@ -63,6 +66,22 @@ def _from_worker(chosen: Settings, body: dict[str, Any]) -> dict[str, Any] | Non
     if response.is_success:
         return content
     raise _error(response.status_code, content)
+
+
+def _token(chosen: Settings) -> dict[str, str]:
+    """What shows the worker who asks."""
+    path = chosen.api_token_file
+    if path is None:
+        return {}
+    try:
+        token = path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise ConfigError(f"the token file {path} cannot be read: {error.strerror}; check LIVEDEX_API_TOKEN_FILE") from None
+    except UnicodeDecodeError:
+        token = ""
+    if not re.fullmatch(r"[\x21-\x7e]+", token):
+        raise ConfigError(f"the token file {path} does not have one token on one line: check LIVEDEX_API_TOKEN_FILE")
+    return {"Authorization": f"Bearer {token}"}
 
 
 def _content(response: httpx.Response, address: str) -> dict[str, Any]:
@@ -83,8 +102,10 @@ def _stranger(address: str) -> ConfigError:
 
 def _error(status: int, problem: dict[str, Any]) -> LivedexError:
     detail = str(problem["detail"])
-    if status == httpx.codes.SERVICE_UNAVAILABLE:
-        return UnavailableError(str(problem.get("dependency")), detail)
+    if status in (httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.TOO_MANY_REQUESTS):
+        return UnavailableError(str(problem.get("dependency", "serve")), detail)
+    if status == httpx.codes.UNAUTHORIZED:
+        return ConfigError(f"{detail}: name a file with a token of the query worker in LIVEDEX_API_TOKEN_FILE")
     if status == httpx.codes.GATEWAY_TIMEOUT:
         return TimedOutError(detail)
     return UsageError(detail) if status == httpx.codes.BAD_REQUEST else ConfigError(detail)

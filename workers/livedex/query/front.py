@@ -87,7 +87,7 @@ def _bearer(headers: Headers) -> str | None:
 
 
 def _unauthorized(presented: str | None) -> ASGIApp:
-    says, challenge = "this query worker asks for a token: send the header Authorization: Bearer TOKEN", "Bearer"
+    says, challenge = "this query worker asks for a token in the header Authorization: Bearer TOKEN", "Bearer"
     if presented is not None:
         says, challenge = "the token is not, or no longer, one of those that may ask here", 'Bearer error="invalid_token"'
     return problem(HTTPStatus.UNAUTHORIZED, says, headers={"WWW-Authenticate": challenge})

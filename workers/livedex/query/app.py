@@ -64,8 +64,8 @@ class QueryApp:
         searcher = Searcher(self._pool, self._encoders, self._embedder, self.metrics)
         # while some have their queries embedded together, as many use the connections
         slots, queue = 2 * self._connections, self._settings.http_queue
-        answering = Answering(searcher, self.metrics, problems, slots=slots, queue=queue)
-        app.include_router(search_routes(answering, self._status, tokens=self._tokens is not None))
+        self._answering = Answering(searcher, self.metrics, problems, slots=slots, queue=queue)
+        app.include_router(search_routes(self._answering, self._status, tokens=self._tokens is not None))
         app.include_router(health_routes(self.health, self.metrics.registry))
         return app
 

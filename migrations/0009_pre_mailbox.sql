@@ -5,6 +5,29 @@ select set_config('search_path', format('pg_catalog, livedex, %I, pg_temp', n.ns
   from pg_extension e join pg_namespace n on n.oid = e.extnamespace
  where e.extname = 'vector';
 
+-- The collection of this name, if the caller may search it; raises 42704 and 42501.
+create or replace function livedex.searchable_collection(wanted text) returns livedex.collection
+language plpgsql stable set search_path = pg_catalog, livedex, pg_temp as $$
+declare
+  found_collection livedex.collection;
+  asking name := livedex.caller();
+begin
+  select * into found_collection from livedex.collection c where c.name = wanted;
+  if not found then
+    raise exception 'the collection % does not exist', quote_ident(wanted)
+      using errcode = '42704', hint = 'livedex status lists the collections';
+  end if;
+  if not (pg_has_role(asking, 'livedex_owner', 'member') or pg_has_role(asking, 'livedex_query', 'member')
+          or exists (select from livedex.collection_access a
+                       join pg_roles r on r.rolname = a.role -- a role that was dropped would be an error
+                      where a.collection_id = found_collection.collection_id and pg_has_role(asking, r.oid, 'member'))) then
+    raise exception 'role % may not search the collection %', quote_ident(asking::text), quote_ident(wanted)
+      using errcode = '42501', hint = format('an operator can allow it: livedex grant %s %s', wanted, asking);
+  end if;
+  return found_collection;
+end
+$$;
+
 -- Refuses what no search can mean; raises 22023, or 0A000 for what this version cannot do.
 create or replace function livedex.check_search(
   k int, filter jsonb, mode text, per_document int, has_vector boolean, query text, rerank boolean

@@ -30,7 +30,7 @@ begin
                        join pg_roles r on r.rolname = a.role -- a role that was dropped would be an error
                       where a.collection_id = found_collection.collection_id and pg_has_role(asking, r.oid, 'member'))) then
     raise exception 'role % may not search the collection %', quote_ident(asking::text), quote_ident(wanted)
-      using errcode = '42501', hint = 'an operator can allow it: a row of livedex.collection_access for the role';
+      using errcode = '42501', hint = format('an operator can allow it: livedex grant %s %s', wanted, asking);
   end if;
   return found_collection;
 end

@@ -5,7 +5,7 @@ import secrets
 import struct
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,42 +16,16 @@ import pytest
 from psycopg import errors, sql
 
 from livedex.catalogue import Generation
-from livedex.config import Settings
 from livedex.core.mailbox import PIECE, SEAL, ForgedError, collect, read
 from livedex.database import Connection, query
 from livedex.dev.stack import Addresses
-from livedex.encoders import Encoder, ModelSpec
-from livedex.encoders.hash import HashEncoder
-from livedex.encoders.port import Vectors
 from livedex.query.app import QueryApp
+from support.asking import ENCODER, TEXTS, SlowEncoder, fill_collection, serving, unused
 from support.database import fresh_database, login_role
-from support.synthetic import Document, Piece, connection_to, create_collection, fill
 from support.waiting import until
 from support.workers import Metrics, Workers
 
-MODEL = "hash-16"
-ENCODER = HashEncoder(ModelSpec(model=MODEL))
-TEXTS = {"apples": "Apples grow on trees.", "bridges": "Bridges cross rivers.", "clocks": "Clocks tell the time."}
 SEARCH = "select document_id from livedex.search(%s, mode => 'vector', k => 1)"
-
-
-class SlowEncoder:
-    """The hash encoder, which encodes when it is let to, and counts its calls."""
-
-    def __init__(self) -> None:
-        self.identity = ENCODER.identity
-        self.go = threading.Event()
-        self.go.set()
-        self.calls: list[list[str]] = []
-
-    def encode_queries(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of texts that search."""
-        self.go.wait(30)
-        self.calls.append(list(texts))
-        return ENCODER.encode_queries(texts)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(ENCODER, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,34 +49,6 @@ class Served:
         self.connection.execute("delete from livedex.query_embedding")
 
 
-def fill_collection(url: str) -> Generation:
-    """Three documents with the hash encoder's vectors, in a collection `default`."""
-    vectors = ENCODER.encode_documents(list(TEXTS.values()))
-    documents = [
-        Document(name=name, pieces=[Piece(text=text, vector=vector)], metadata={})
-        for (name, text), vector in zip(TEXTS.items(), vectors, strict=True)
-    ]
-    with connection_to(url) as connection:
-        generation = create_collection(connection, "default", model=MODEL)
-        fill(connection, generation, documents)
-    return generation
-
-
-@contextmanager
-def serving(workers: Workers, url: str, encoder: SlowEncoder) -> Iterator[QueryApp]:
-    """A query worker that has said that it is there."""
-
-    def opened(name: str, generation: Generation) -> Encoder:
-        del name, generation
-        return encoder
-
-    app = QueryApp(Settings(database_url=url, embedder="hash", http_port=0), open_encoder=opened)
-    with workers.in_thread(app), psycopg.connect(url, autocommit=True) as connection:
-        present = "select exists (select from livedex.advisory_locks where form = 2)"
-        until(lambda: connection.execute(present).fetchone() == (True,))
-        yield app
-
-
 @pytest.fixture(scope="module")
 def served(stack: Addresses, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Three documents, and a worker that embeds."""
@@ -114,11 +60,6 @@ def served(stack: Addresses, template: str, tmp_path_factory: pytest.TempPathFac
         encoder = SlowEncoder()
         with serving(workers, url, encoder) as app, psycopg.connect(url, autocommit=True) as connection:
             yield Served(url, connection, encoder, app, generation)
-
-
-def unused() -> str:
-    """A text that nobody asked before."""
-    return f"what is {secrets.token_hex(8)}"
 
 
 # --- what it answers

@@ -25,6 +25,13 @@ update livedex.source s set state = 'stopped', reason = %(reason)s
 -- name: progress
 select topic, partition, next_offset from livedex.source_progress
 
+-- name: unowned
+-- Partitions that no worker owns which is connected; of a topic that nobody has claimed yet the first one is sure to be there.
+select s.topic, coalesce(p.partition, 0)
+  from livedex.source s left join livedex.source_progress p on p.topic = s.topic
+ where not exists (select from pg_stat_activity a
+                    where a.application_name = left(p.owner, 63) and a.datname = current_database())
+
 -- name: finish_rebuild
 select livedex.finish_rebuild(%(topic)s)
 

@@ -14,7 +14,7 @@ from support.faults.broker import Behind
 from support.faults.own import restart
 from support.faults.proxy import Proxy
 from support.faults.servers import port_of, through
-from support.workers import Process
+from support.workers import Process, free_port
 
 OUTAGE, LONG_OUTAGE = 15.0, 120.0  # seconds
 CAUGHT_UP = 30.0  # seconds after healing
@@ -108,8 +108,7 @@ def test_13_the_broker_is_away(open_arena: Callable[..., Arena], behind: Behind,
         worker = arena.worker(wait=False) if when == "at-start" else arena.alive[0]
         began = time.monotonic()
         arena.wait_for(lambda: vitals.waits_for(worker, "kafka"), what="the worker to wait for Kafka")
-        if when == "in-the-middle":
-            vitals.stall_is_told(worker, seconds=seconds / 2, timeout=seconds)
+        vitals.stall_is_told(worker, seconds=seconds / 2, timeout=seconds)
         arena.watch_for(max(0.0, seconds - (time.monotonic() - began)))
 
     restart(behind.broker, behind.broker.stop, meanwhile)
@@ -121,6 +120,22 @@ def test_13_the_broker_is_away(open_arena: Callable[..., Arena], behind: Behind,
     assert took < CAUGHT_UP, f"I9 it took {took:.1f} s to catch up"
     arena.verify(records)
     nothing_is_skipped(arena)
+
+
+@pytest.mark.scenario(13, seconds=15)
+def test_13_a_worker_starts_where_the_broker_is_out_of_its_reach(arena: Arena) -> None:
+    """It tells no staleness of partitions that another worker serves, and rising staleness once nobody does."""
+    serving = arena.worker()
+    arena.load(100)
+    arena.settle()
+    alone = arena.worker(wait=False, LIVEDEX_KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{free_port()}")
+    arena.wait_for(lambda: vitals.waits_for(alone, "kafka") and not vitals.waits_for(alone, "postgres"), what="it to start")
+    arena.watch_for(3)
+    assert vitals.gauge(alone, "livedex_staleness_seconds") == 0
+    arena.terminate(serving)
+    vitals.stall_is_told(alone, seconds=3)
+    arena.worker()
+    arena.wait_for(lambda: vitals.gauge(alone, "livedex_staleness_seconds") == 0, what="the partitions to be served again")
 
 
 @pytest.mark.scenario(14, seconds=30)

@@ -87,13 +87,14 @@ class IndexApp:
             return
         self.health.up("embedder")
         self.metrics.serves(", ".join(sorted({g.identity.model for g in catalogue.generations.values()})))
-        source = self._wait(lambda: KafkaSource(self._settings.kafka, self.name))
-        if source is None:
-            return
         self._watch = Watch(
             self._settings.kafka, store, self.metrics, self.health, self.stop,
             followed=followed, open_catalogue=self._catalogue,
         )  # fmt: skip
+        self._watch.start()  # also while Kafka is away: it tells that nobody reads
+        source = self._wait(lambda: KafkaSource(self._settings.kafka, self.name))
+        if source is None:
+            return
         ownership = Ownership()
         stages = Stages(
             store, self.metrics, failures_in_a_row=self._settings.failures_in_a_row, clock=time.time,
@@ -118,7 +119,6 @@ class IndexApp:
             url=self._settings.database_url, kafka=self._settings.kafka, name=self.name, metrics=self.metrics, stop=self.stop,
             pace=self._pace,
         )  # fmt: skip
-        self._watch.start()
         maintainer.start()
         self._worker.run()
         maintainer.join(UPKEEP_ENDS)
@@ -154,11 +154,16 @@ class IndexApp:
 
     def _measure_progress(self) -> None:
         """Set the gauges that depend on the time of the scrape."""
-        if self._worker is None or self._watch is None:
+        watch = self._watch
+        if watch is None:
             return
-        now, ends = time.time(), self._watch.ends
+        now, ends = time.time(), watch.ends
         self.metrics.staleness.clear()
         self.metrics.offset_lag.clear()
+        for partition in () if watch.joined else watch.unowned:  # there may be events since then, and nobody looks
+            self.metrics.staleness.labels(partition.topic, str(partition.partition)).set(max(0.0, now - watch.began))
+        if self._worker is None:
+            return
         for partition, own in list(self._worker.holdings.partitions.items()):
             labels = (partition.topic, str(partition.partition))
             end = ends.get(partition, 0)

@@ -87,6 +87,11 @@ class Store:
         with self._connection() as connection:
             return {(row[0], row[1]): row[2] for row in connection.execute(query("index", "progress")).fetchall()}
 
+    def unowned(self) -> list[tuple[str, int]]:
+        """Topic and number of the partitions that no worker owns which is connected; of unread topics the first one."""
+        with self._connection() as connection:
+            return connection.execute(query("index", "unowned")).fetchall()
+
     def stored_versions(self, generation: Generation, ids: Sequence[str]) -> dict[str, StoredVersions]:
         """The versions of those of the documents that the database knows, deleted ones too."""
         arguments = {"collection_id": generation.collection_id, "ids": list(ids)}

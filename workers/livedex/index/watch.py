@@ -4,7 +4,7 @@ still the same, did the database go back, how many dead letters are open, has `l
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
 
 from kafka import TopicPartition
@@ -52,6 +52,8 @@ class Watch:
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self.partitions: Mapping[TopicPartition, Partition] = {}  # of this worker; set by it
         self.joined = False  # set by the worker: before it, an answer of Kafka is not readiness
+        self.unowned: Sequence[TopicPartition] = ()  # before this worker has joined: those that nobody reads, as it seems
+        self.began = time.time()
         self.ends: Mapping[TopicPartition, int] = {}  # the log's end offsets
         self.catalogues: SimpleQueue[Catalogue] = SimpleQueue()  # what to follow from now on, each time that changed
         self.went_back: SimpleQueue[TopicPartition] = SimpleQueue()  # the database forgot progress that was committed
@@ -80,6 +82,8 @@ class Watch:
         for reason in Reason:
             self._metrics.dead_letters_open.labels(reason).set(letters.get(reason, 0))
         self._look_at_progress()
+        if not self.joined:
+            self.unowned = [TopicPartition(topic, number) for topic, number in self._store.unowned()]
         followed = self._stored = self._store.catalogue()
         for source in followed[0].values():
             if source.state == "rebuilding":

@@ -70,7 +70,11 @@ BAD_BODIES: list[tuple[dict[str, Any], str]] = [
     ({"query": "a\0b"}, "query"),
     ({"query": 7}, "query"),
     ({"query": "x", "k": 0}, "k"),
+    ({"query": "x", "k": -1}, "k"),
     ({"query": "x", "k": 1001}, "k"),
+    ({"query": "x", "k": 1_000_000}, "k"),
+    ({"query": "x", "k": "5"}, "k"),
+    ({"query": "x", "k": True}, "k"),
     ({"query": "x", "k": "many"}, "k"),
     ({"query": "x", "per_document": 0}, "per_document"),
     ({"query": "x", "mode": "fuzzy"}, "mode"),
@@ -80,6 +84,8 @@ BAD_BODIES: list[tuple[dict[str, Any], str]] = [
     ({"query": "x", "filter": {"a": "b\0"}}, "filter"),
     ({"query": "x", "filter": {"a\0": "b"}}, "filter"),
     ({"query": "x", "since": "yesterday"}, "since"),
+    ({"query": "x", "since": 1767225600}, "since"),
+    ({"query": "x", "since": "1767225600"}, "since"),
     ({"query": "x", "since": "2026-01-01T00:00:00"}, "since"),
     ({"query": "x", "timeout_ms": 0}, "timeout_ms"),
     ({"query": "x", "timeout_ms": 60_001}, "timeout_ms"),
@@ -133,6 +139,32 @@ def test_a_body_that_is_no_search_is_refused(served: Served, body: bytes) -> Non
     is_problem(response, 400)
 
 
+INJECTIONS = [
+    "'",
+    '"',
+    "\\",
+    "'; drop table livedex.document; --",
+    "$$",
+    "%s %(k)s",
+    "a' | 'b & !c:*",
+    "<script>",
+    "\u202e",
+    "\n\r\t",
+]
+
+
+@pytest.mark.parametrize("text", INJECTIONS)
+def test_quotes_and_statements_are_text(served: Served, text: str) -> None:
+    """In the query, the filter and the names: nothing of it is obeyed, and what is refused is refused as documented."""
+    for mode in ("hybrid", "vector", "text"):
+        names(served.ask(query=text, mode=mode))
+    assert names(served.ask(query="x", filter={text: text})) == []
+    is_problem(served.ask(query="x", collection=text), 404)
+    is_problem(served.ask(query="x", after=text), 400, "token")
+    is_problem(served.ask(query="x", mode=text), 400, "mode")
+    assert len(names(served.ask(query="x"))) == 3
+
+
 def test_another_content_type_is_refused(served: Served) -> None:
     """A form is no search."""
     headers = {"content-type": "application/x-www-form-urlencoded"}
@@ -154,6 +186,8 @@ def test_an_unknown_collection_is_404(served: Served) -> None:
 def test_a_body_that_is_too_large_is_413(served: Served) -> None:
     """Before it is read; a body whose length is not said is refused too."""
     is_problem(served.ask(query="x", filter={"a": "y" * 70_000}), 413, "65536")
+    for path in ("/v1/search", "/v1/search/batch"):
+        is_problem(served.client.post(path, json={"query": "x" * 2**20}), 413, "bytes")
     is_problem(served.client.post("/v1/search", content=iter([b'{"query": "x"}'])), 411)
 
 

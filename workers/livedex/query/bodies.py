@@ -1,9 +1,10 @@
 """What is sent and answered over HTTP, as OpenAPI documents it."""
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, Json
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Json, Strict
 
 from livedex.core.change import MAX_NESTING, walk
 from livedex.query.searcher import Mode, Search
@@ -29,8 +30,19 @@ def _comparable_filter(wanted: dict[str, Any]) -> dict[str, Any]:
     return wanted
 
 
+def _a_time(value: object) -> object:
+    """Not a number, of seconds since an epoch: only what the documentation says."""
+    written = value.isoformat() if isinstance(value, datetime) else value
+    if isinstance(written, str) and re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", written):
+        return value
+    raise ValueError("a time of RFC 3339 was expected, such as 2026-01-31T12:00:00Z")
+
+
 Text = Annotated[str, AfterValidator(_comparable)]
 QueryText = Annotated[Text, Field(min_length=1, max_length=MAX_QUERY_CHARACTERS)]
+Count = Annotated[int, Field(ge=1, le=1000)]
+Timeout = Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS)]
+Time = Annotated[AwareDatetime, BeforeValidator(_a_time)]
 
 
 class SearchRequest(BaseModel):
@@ -39,18 +51,18 @@ class SearchRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     query: QueryText
-    k: Annotated[int, Field(ge=1, le=1000)] = 10
+    k: Annotated[Count, Strict()] = 10
     collection: Text = "default"
     filter: Annotated[
         dict[str, Any], AfterValidator(_comparable_filter), Field(description="metadata that a document must contain")
     ] = {}
     mode: Mode = "hybrid"
-    rerank: bool = False
-    per_document: Annotated[int, Field(ge=1, le=1000)] = 1
-    since: Annotated[AwareDatetime | None, Field(description="earliest event time")] = None
-    until: Annotated[AwareDatetime | None, Field(description="event time before which")] = None
+    rerank: Annotated[bool, Strict()] = False
+    per_document: Annotated[Count, Strict()] = 1
+    since: Annotated[Time | None, Field(description="earliest event time")] = None
+    until: Annotated[Time | None, Field(description="event time before which")] = None
     after: Annotated[Text | None, Field(description="token of an event that must be searchable first")] = None
-    timeout_ms: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS)] = 2000
+    timeout_ms: Annotated[Timeout, Strict()] = 2000
 
     def search(self) -> Search:
         """What the searcher is asked."""
@@ -62,6 +74,10 @@ class SearchParameters(SearchRequest):
     """A search in the address."""
 
     query: Annotated[QueryText, Field(alias="q")]
+    k: Count = 10
+    rerank: bool = False
+    per_document: Count = 1
+    timeout_ms: Timeout = 2000
     filter: Annotated[Json[dict[str, Any]], AfterValidator(_comparable_filter), Field(description="a JSON object")] = {}
 
 

@@ -1,6 +1,7 @@
 """The file of API tokens: what it may say, how it is refused, and that it follows the file without a restart."""
 
 import hashlib
+import hmac
 import os
 import re
 from collections.abc import Callable
@@ -74,6 +75,23 @@ def test_each_token_is_known_by_what_it_may(write: Write) -> None:
     assert tokens.caller(OTHER) == Caller(name="operations", collections=None, operator=True)
     for wrong in ("", SECRET[:-1], f"{SECRET}x", HASHED, SECRET.upper(), "é", "\ud800"):
         assert tokens.caller(wrong) is None
+
+
+def test_every_token_is_compared_every_time(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In constant time, whoever asks: how long it takes tells nothing."""
+    tokens = Tokens(write(WHOLE))
+    compared: list[bytes] = []
+    compare = hmac.compare_digest
+
+    def noted(one: bytes, other: bytes) -> bool:
+        compared.append(one)
+        return compare(one, other)
+
+    monkeypatch.setattr(hmac, "compare_digest", noted)
+    for token in (SECRET, OTHER, "x"):
+        compared.clear()
+        tokens.caller(token)
+        assert len(set(compared)) == 2
 
 
 def test_a_caller_may_search_its_collections_only() -> None:

@@ -11,6 +11,7 @@ import pytest
 from livedex.dev.stack import Addresses
 from support.served import Served, serving
 
+REFERENCE = Path(__file__).parents[2] / "docs" / "http.md"
 TOKEN = "openapi-0123456789abcdef"
 EXAMPLES = int(os.environ.get("TEST_OPENAPI_EXAMPLES", "15"))  # of each route
 CHECKS = ("not_a_server_error", "status_code_conformance", "content_type_conformance", "response_headers_conformance",
@@ -45,3 +46,20 @@ def test_schemathesis_finds_no_request_that_breaks_the_contract(served: Served, 
         capture_output=True, text=True, timeout=200, check=False, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-20000:] + done.stderr[-2000:]
+
+
+def test_the_reference_names_all_that_the_document_has(served: Served) -> None:
+    """Each route, each field and each status stands in docs/http.md."""
+    described = served.client.get("/openapi.json").json()
+    reference = REFERENCE.read_text()
+    fields = {
+        field
+        for name in ("SearchRequest", "SearchResponse", "Result", "BatchRequest", "Problem")
+        for field in described["components"]["schemas"][name]["properties"]
+    }
+    statuses = {
+        status for methods in described["paths"].values() for method in methods.values() for status in method["responses"]
+    }
+    assert {path for path in described["paths"] if path not in reference} == set()
+    assert {field for field in fields if f"`{field}`" not in reference} == set()
+    assert {status for status in statuses - {"200", "default"} if f"| {status} |" not in reference} == set()

@@ -1,7 +1,6 @@
 """Moments in a worker's life at which a test lets something happen to it: exact, where a timed signal would only be likely."""
 
 import functools
-import os
 import re
 import signal
 import threading
@@ -27,7 +26,8 @@ class _Moment:
             self.reached += 1
             due = self.reached == self.number
         if due:
-            os.kill(os.getpid(), self.signal)
+            # to this thread: if another one takes it, this one goes on for a moment, into a transaction
+            signal.pthread_kill(threading.get_ident(), self.signal)
 
 
 def arm(text: str) -> None:

@@ -264,7 +264,7 @@ def test_20_locks_deadlocks_and_serialization_failures(open_arena: Callable[...,
     """Two pipelines on the same documents, with others who lock these in another order or for too long, and transactions that
     Postgres asks to begin again: all of it is begun again, nothing is a dead letter, and nobody says that Postgres is down.
     """
-    arena = open_arena(topics=2, partitions=2, versions="source", documents=10)
+    arena = open_arena(topics=2, partitions=2, versions="source", documents=10, collects=True)
     workers = [arena.worker(), arena.worker()]
     load = arena.load(8_000, rate=100)
     arena.wait_for(lambda: arena.applied() > 100, what="the first progress")

@@ -7,8 +7,9 @@ import pytest
 from support.faults import vitals
 from support.faults.arena import Arena
 from support.faults.encoder import Behaviour
+from support.faults.script import Mix
 
-KILLS, FEW_KILLS = 200, 8  # in the whole matrix, and in an ordinary run
+KILLS, MORE_KILLS, FEW_KILLS = 200, 25, 8  # the last in an ordinary run
 LONGEST_LIFE = 3.0  # seconds between two kills: half of them come before a dead member's partitions have moved
 RATE = 120  # events a second under kills
 
@@ -60,6 +61,26 @@ def test_03_killed_at_random_moments(open_arena: Callable[..., Arena], full: boo
     load.stop()
     arena.verify(arena.settle())
     assert arena.encoder.wasted_calls() <= arena.kills, f"{arena.encoder.repeated()} chunks were embedded again"
+
+
+@pytest.mark.scenario(3, seconds=30)
+def test_03_killed_while_chunks_are_collected(open_arena: Callable[..., Arena], full: bool) -> None:
+    """Where chunks are collected as soon as no document has them, among them those that a dead worker had staged, workers that
+    are killed lose nothing all the same: what is gone is embedded again.
+    """
+    arena = open_arena(documents=100, mix=Mix(replay=0.3), collects=True)
+    kills = MORE_KILLS if full else FEW_KILLS
+    load = arena.load(int(kills * LONGEST_LIFE * RATE), rate=RATE)
+    arena.worker()
+    arena.worker(wait=False)
+    for _ in range(kills):
+        arena.watch_for(arena.choose.uniform(0, LONGEST_LIFE))
+        arena.kill(arena.choose.choice(arena.alive))
+        arena.worker(wait=False)
+    load.stop()
+    arena.verify(arena.settle())
+    assert arena.collected() > 0
+    assert arena.encoder.repeated() > 0, "texts must have come again whose chunks were gone"
 
 
 @pytest.mark.scenario(4, seconds=7)

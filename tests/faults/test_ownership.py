@@ -7,6 +7,7 @@ import pytest
 from support.faults import vitals
 from support.faults.arena import Arena
 from support.faults.encoder import Behaviour
+from support.faults.script import Mix
 
 SLOW = 5.0  # seconds that an encoding takes where it is slow
 SHORT_POLL_INTERVAL_MS = 3_000  # a member that does not poll for so long is out
@@ -20,7 +21,7 @@ def test_05_a_zombie_wakes_up(open_arena: Callable[..., Arena], heir_is: str) ->
     """A worker that was stopped before its transaction until another one had claimed its partition, or even finished its work,
     is refused by the database when it wakes up, once, and then works as a member again.
     """
-    arena = open_arena(partitions=1, max_poll_interval_ms=SHORT_POLL_INTERVAL_MS)
+    arena = open_arena(partitions=1, max_poll_interval_ms=SHORT_POLL_INTERVAL_MS, collects=True)
     zombie = arena.worker(at=["applying:2=stop"])
     for _ in range(2):  # one batch each, so that no other is stopped half-way, with locks in the database
         arena.load(1).finish()
@@ -54,7 +55,7 @@ def test_06_stopped_inside_a_transaction(open_arena: Callable[..., Arena], momen
     """A worker that stands still inside a transaction, with a lock on the progress or on new chunks, is ended by the server's
     own time-out: another one takes over, and the sleeper finds out when it wakes up.
     """
-    arena = open_arena(partitions=1)
+    arena = open_arena(partitions=1, collects=True)
     arena.load(300).finish()
     sleeper = arena.worker(at=[f"{moment}:2=stop"], wait=False)
     arena.stopped_itself(sleeper)
@@ -84,8 +85,10 @@ def test_07_embedding_takes_longer_than_a_poll_may(open_arena: Callable[..., Are
 @pytest.mark.scenario(8, seconds=25)
 @pytest.mark.parametrize("eager", [False, True], ids=["cooperative", "eager"])
 def test_08_workers_come_and_go_under_load(open_arena: Callable[..., Arena], eager: bool) -> None:
-    """One worker, then four, then one again under load, with either kind of rebalance: nothing is lost, nobody interferes."""
-    arena = open_arena(partitions=6)
+    """One worker, then four, then one again under load, with either kind of rebalance: nothing is lost, nobody interferes, nor
+    does the collection of chunks, which moves along with the upkeep.
+    """
+    arena = open_arena(partitions=6, mix=Mix(replay=0.3), collects=True)
     load = arena.load(6_000, rate=150)
     workers = [arena.worker(eager=eager)]
     for _ in range(3):
@@ -99,6 +102,7 @@ def test_08_workers_come_and_go_under_load(open_arena: Callable[..., Arena], eag
         arena.wait_for(lambda: arena.applied() > before + 50, what="the work to go on")  # noqa: B023
     load.stop()
     arena.verify(arena.settle())
+    assert arena.collected() > 0
 
 
 @pytest.mark.scenario(10, seconds=18)

@@ -149,6 +149,23 @@ def test_the_check_of_the_model_is_missed(judge: Judge) -> None:
     judge(another_model, "model-check", breaks="vector of another text")
 
 
+@pytest.mark.scenario("replanning", seconds=10)
+def test_planning_again_is_missed(judge: Judge) -> None:
+    """Without planning a batch again, documents whose chunks were collected after they were staged are dead letters."""
+
+    def collected(arena: Arena) -> None:
+        arena.load([numbered(name, 1, "upsert", arena.choose) for name in NAMES]).finish()
+        worker = arena.worker(at=["staged=stop"], wait=False)
+        arena.stopped_itself(worker)
+        arena.rows(
+            "delete from livedex.chunk where chunk_key not in (select chunk_key from livedex.document_chunk) returning 1"
+        )
+        arena.go_on(worker)
+        arena.verify(arena.settle())
+
+    judge(collected, "replanning", breaks="I8", partitions=1, versions="source", session_timeout_ms=20_000)
+
+
 @pytest.mark.scenario("bisection", seconds=6)
 def test_the_bisection_is_missed(judge: Judge) -> None:
     """Without the bisection one text that the encoder fails on takes its whole batch along."""

@@ -24,7 +24,7 @@ def thrice_in_disorder(events: Sequence[Event], choose: random.Random) -> list[E
 @pytest.mark.scenario(22, seconds=7)
 def test_22_duplicates_and_disorder_over_two_topics(open_arena: Callable[..., Arena]) -> None:
     """Events that come three times, in disorder, from two producers over two topics, are folded as if each had come once."""
-    arena = open_arena(topics=2, partitions=2, versions="source")
+    arena = open_arena(topics=2, partitions=2, versions="source", collects=True)
     events = thrice_in_disorder(list(arena.script.events(700)), arena.choose)
     arena.load(events, shuffled=True, rate=500)
     arena.worker(wait=False)
@@ -46,7 +46,7 @@ def test_23_late_events_after_a_delete(open_arena: Callable[..., Arena]) -> None
     """After a delete neither a late update, nor a late or newer change of metadata, nor a replay of the whole past brings the
     document back; a newer update does.
     """
-    arena = open_arena(versions="source")
+    arena = open_arena(versions="source", collects=True)
     arena.worker()
 
     def send(*kinds: tuple[int, str], names: Sequence[str] = tuple(NAMES)) -> list[str]:

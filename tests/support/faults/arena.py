@@ -1,6 +1,7 @@
 """One scenario's world: a database with an audit trail, topics, workers as processes, load, a reader, and the verdict."""
 
 import random
+import re
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +28,8 @@ from support.kafka import Log
 from support.waiting import until
 from support.workers import Process
 
+GRACE = "1s"  # of orphans, where chunks are collected
+COLLECT_EVERY = 0.7  # seconds
 Ends = dict[tuple[str, int], int]  # by topic and partition
 
 
@@ -43,12 +46,14 @@ class World:
 class Arena:
     """Use it as a context; `verify` is for the end, when everything is at rest. `client` are options of Kafka's clients.
 
-    `without` takes protections away from all workers, as in `sabotage`: the verdict must then be an AssertionError.
+    `without` takes protections away from all workers, as in `sabotage`: the verdict must then be an AssertionError. Where it
+    `collects`, chunks that no document has are deleted within seconds, under the load.
     """
 
     def __init__(
         self, world: World, *, topics: int = 1, partitions: int = 3, versions: str = "log", documents: int = 30,
-        mix: Mix | None = None, nursery: Nursery | None = None, without: Sequence[str] = (), **client: Any,
+        mix: Mix | None = None, nursery: Nursery | None = None, without: Sequence[str] = (), collects: bool = False,
+        **client: Any,
     ) -> None:  # fmt: skip
         self.world = world
         self.versions = versions
@@ -65,6 +70,7 @@ class Arena:
         self.kills = 0
         self._shape = (topics, partitions)
         self._client = client
+        self._collects = collects
         self._without = without
         self._settled = False
         self._uncounted = False  # whether a worker ended whose last counters nobody has read
@@ -104,7 +110,8 @@ class Arena:
 
     def settings_file(self, **client: Any) -> Path:
         """Settings like the arena's own, with other options of Kafka's clients."""
-        return self.workers.config_of(self.topics, client={**self._client, **client}, versions=self.versions)
+        grace = {"orphan_grace": GRACE} if self._collects else {}
+        return self.workers.config_of(self.topics, client={**self._client, **client}, versions=self.versions, **grace)
 
     def connect(self) -> "psycopg.Connection[tuple[Any, ...]]":
         """A connection that no fault is meant for."""
@@ -124,6 +131,8 @@ class Arena:
         """Start an index worker whose encoder this arena controls; `at`, `eager` and `clock` as in `sabotage`."""
         options = [f"--at={moment}" for moment in at] + [f"--without={name}" for name in self._without]
         options += [*(["--eager"] if eager else []), f"--clock={clock}", f"--encoder={self.encoder.folder}"]
+        if self._collects:
+            options.append(f"--collect-every={COLLECT_EVERY}")
         process = self.workers.sabotaged(options, config or self.config, **environment)
         self.alive.append(process)
         self.oplog.note("arena", "worker started", pid=process.popen.pid, options=options)
@@ -187,6 +196,10 @@ class Arena:
         self.loads.append(load)
         self._settled = False
         return load.start()
+
+    def collected(self) -> int:
+        """Chunks that workers have collected so far, as their logs say."""
+        return sum(int(n) for log in self.workers.logs() for n in re.findall(r"upkeep\.collected\s+chunks=(\d+)", log))
 
     def applied(self) -> int:
         """Offsets that are applied, over all partitions."""

@@ -39,6 +39,10 @@ class Processes(Workers):
         self._processes.append(process)
         return process
 
+    def logs(self) -> list[str]:
+        """What each worker wrote so far, those that have ended too."""
+        return [process.log() for process in self._processes]
+
     def config_of(self, topics: Sequence[str], *, client: Mapping[str, Any], **collection: str) -> Path:
         """A settings file: collection `default` fed by these topics."""
         path = self.config(topics[0], client=client, **collection)

@@ -85,6 +85,13 @@ def tombstones() -> None:
     kept = _patch(store, "apply_documents", forgetting)
 
 
+def replanning() -> None:
+    """A chunk that was collected before it was mapped is the fault of the document that wants it."""
+    from livedex.index import applying, refusals
+
+    _patch(applying, "ConflictError", refusals.RefusedError)
+
+
 def model_check() -> None:
     """Any model's vectors go into any generation's table."""
     from livedex import catalogue
@@ -132,6 +139,7 @@ REMOVALS: dict[str, Callable[[], None]] = {
     "owner-epoch": owner_epoch,
     "seek": seek,
     "tombstones": tombstones,
+    "replanning": replanning,
     "model-check": model_check,
     "bisection": bisection,
     "retry": retry,

@@ -1,20 +1,22 @@
 """Runs `livedex` with something turned off or at a moment's mercy: only tests start workers in this way.
 
     python -m support.faults.sabotage [--without PROTECTION]... [--at POINT[:N]=ACTION]... [--encoder FOLDER]
-                                      [--eager] [--clock SECONDS] index
+                                      [--eager] [--clock SECONDS] [--collect-every SECONDS] index
 
 `--at staged:3=kill` sends SIGKILL to the worker itself when it reaches the point for the third time; other actions are stop
 (SIGSTOP) and term (SIGTERM).
-`--clock` is by how much the worker's clock is ahead. Nothing of this is in livedex: what is patched is named in `removals` and
-`moments`.
+`--clock` is by how much the worker's clock is ahead, `--collect-every` how often its upkeep looks for orphans. Nothing of this
+is in livedex: what is patched is named in `removals` and `moments`.
 """
 
 import argparse
 import faulthandler
+import functools
 import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 
 def main() -> None:
@@ -25,6 +27,7 @@ def main() -> None:
     parser.add_argument("--encoder", type=Path)
     parser.add_argument("--eager", action="store_true")
     parser.add_argument("--clock", type=float, default=0.0)
+    parser.add_argument("--collect-every", type=float, default=0.0)
     parser.add_argument("command", nargs="+")
     chosen = parser.parse_args()
 
@@ -38,6 +41,8 @@ def main() -> None:
         encoder.install(chosen.encoder)
     if chosen.eager:
         _eager()
+    if chosen.collect_every:
+        _collect_every(chosen.collect_every)
     if chosen.clock:
         _shift_clock(chosen.clock)
     faulthandler.register(signal.SIGUSR1)  # the arena asks before it ends a worker of a scenario that failed
@@ -54,6 +59,15 @@ def _eager() -> None:
     from livedex.index import source
 
     source.SETTINGS["partition_assignment_strategy"] = [RangePartitionAssignor]
+
+
+def _collect_every(seconds: float) -> None:
+    """An upkeep that sweeps so often, where it would give a sweep ten seconds at least."""
+    from livedex.core.upkeep import Pace
+    from livedex.index import app
+
+    module: Any = app
+    module.Pace = functools.partial(Pace, look=seconds, shortest_sweep=seconds)
 
 
 def _shift_clock(ahead: float) -> None:

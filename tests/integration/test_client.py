@@ -178,7 +178,7 @@ def test_patience_ends_with_the_timeout(search: Search) -> None:
         (200, {}, b"[]"),
         (200, {}, b'{"results": [{}]}'),
         (404, {}, b"<html>"),
-        (302, {"Location": "/"}, b""),
+        (307, {"Location": "/elsewhere"}, b""),
     ],
 )
 def test_another_program_is_told_as_such(search: Search, answer: Answer) -> None:

@@ -1,6 +1,7 @@
 """More searches than can be served: some are served, some later, the rest are told so; and several searches in one request."""
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -138,7 +139,9 @@ def test_one_that_is_worked_on_too_long_is_504(worker: Worker, pool: ThreadPoolE
     first = pool.submit(worker.served.ask, query="first of two", mode="vector", timeout_ms=30_000)
     try:
         until(lambda: ["first of two"] in worker.encoder.calls, what="the model to be busy")
+        started = time.monotonic()
         is_problem(worker.served.ask(query="second of two", mode="vector", timeout_ms=50), 504, "embedded")
+        assert time.monotonic() - started < 10, "as soon as the deadline has passed"
         assert names(worker.served.ask(query=TEXTS["clocks"], mode="text")) == ["clocks"], "a search by words needs no model"
     finally:
         worker.encoder.go_on.set()

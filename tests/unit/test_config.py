@@ -116,6 +116,9 @@ ENVIRONMENT: dict[str, tuple[str, Callable[[Settings], str]]] = {
     "HTTP_QUEUE": ("0", lambda found: str(found.http_queue)),
     "API_TOKENS_FILE": ("others", lambda found: str(found.api_tokens_file)),
     "API_TOKEN_FILE": ("mine", lambda found: str(found.api_token_file)),
+    "WIRE_PORT": ("8432", lambda found: str(found.wire_port)),
+    "WIRE_HOST": ("::1", lambda found: found.wire_host),
+    "WIRE_PASSWORD_FILE": ("mine", lambda found: str(found.wire_password_file)),
     "LOG_FORMAT": ("console", lambda found: found.log_format),
 }
 

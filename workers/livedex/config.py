@@ -104,6 +104,10 @@ class Settings(BaseSettings):
     http_queue: Annotated[int, Field(ge=0, le=100_000)] = 128  # searches of `livedex serve` that may wait for their turn
     api_tokens_file: Path | None = None  # who may ask `livedex serve`; None: everybody on this machine
     api_token_file: Path | None = None  # the token that `livedex search` shows
+    # of `livedex serve`: the endpoint that databases ask by dblink; None: there is none
+    wire_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    wire_host: str = "127.0.0.1"
+    wire_password_file: Path | None = None  # the password that is asked for there
     log_format: Literal["console", "json"] = "console"
     collections: dict[CollectionName, CollectionSettings] = {DEFAULT_COLLECTION: CollectionSettings()}
     sources: dict[TopicName, SourceSettings] = {DEFAULT_TOPIC: SourceSettings(collection=DEFAULT_COLLECTION)}
@@ -166,7 +170,7 @@ _FOR_LOADING = ("CONFIG",)
 _FROM_ENVIRONMENT = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "STANDBY_URLS", "EMBEDDER", "EMBEDDER_URL",
                      "EMBEDDER_TOKEN_FILE", "EMBEDDER_MAX_TOKENS", "EMBEDDER_CONCURRENCY", "MODEL", "HTTP_HOST", "HTTP_PORT",
                      "METRICS_PORT", "FAILURES_IN_A_ROW", "HTTP_QUEUE", "API_TOKENS_FILE", "API_TOKEN_FILE",
-                     "LOG_FORMAT", *_FOR_LOADING)  # fmt: skip
+                     "WIRE_PORT", "WIRE_HOST", "WIRE_PASSWORD_FILE", "LOG_FORMAT", *_FOR_LOADING)  # fmt: skip
 
 
 def load(path: Path | None = None) -> Settings:

@@ -19,10 +19,11 @@ PIECE, SEAL = 94, 95
 NONCE, TAG, TAG_IN_SEAL = 12, 12, 5  # bytes
 BLOCK = 32  # bytes of keystream that one digest gives
 PIECE_BYTES = 6
+WIRE_TAG = 16  # bytes
 
 _HEAD = struct.Struct(">iB")  # the generation, and what the vector is for
 Purpose = Literal["embed", "hybrid", "vector"]
-_PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,18 +68,28 @@ def read(pid: int, keys: Iterable[int], secret: bytes) -> Question | None:
     nonce, hidden, tag = sent[:NONCE], sent[NONCE : NONCE + length], sent[NONCE + length :][:TAG]
     place = struct.pack(">i", pid) + nonce
     payload = bytes(a ^ b for a, b in zip(hidden, _keystream(secret, place, length), strict=True))
-    seal = sha256(secret + sha256(secret + b"seal" + place + payload).digest()).digest()
+    seal = _sealed(secret, b"seal", place + payload)
     in_seal = (seals[0] & (1 << 40) - 1).to_bytes(TAG_IN_SEAL)
     if not hmac.compare_digest(seal[: TAG + TAG_IN_SEAL], tag + in_seal):
         raise ForgedError
     generation_id, purpose = _HEAD.unpack_from(payload)
     text = payload[_HEAD.size :].decode()
-    return Question(pid=pid, nonce=nonce, generation_id=generation_id, purpose=_PURPOSES[purpose], text=text)
+    return Question(pid=pid, nonce=nonce, generation_id=generation_id, purpose=PURPOSES[purpose], text=text)
 
 
 def digest_of(text: str) -> bytes:
     """What the cache of query vectors knows a text by."""
     return sha256(text.encode()).digest()
+
+
+def is_tag_of(tag: bytes, secret: bytes, generation_id: int, purpose: Purpose, text: str) -> bool:
+    """Whether livedex made this tag for a text that it asks over a connection of its own (query/wire.py)."""
+    payload = _HEAD.pack(generation_id, PURPOSES.index(purpose)) + text.encode()
+    return hmac.compare_digest(tag, _sealed(secret, b"wire", payload)[:WIRE_TAG])
+
+
+def _sealed(secret: bytes, kind: bytes, content: bytes) -> bytes:
+    return sha256(secret + sha256(secret + kind + content).digest()).digest()
 
 
 def _keystream(secret: bytes, place: bytes, length: int) -> bytes:

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from livedex import __version__, catalogue, migrate, status
 from livedex.catalogue import Generation, opener
 from livedex.config import Settings
-from livedex.database import first_line, open_pool, translated
+from livedex.database import first_line, open_pool, query, translated
 from livedex.errors import ConfigError, LivedexError, UnavailableError
 from livedex.http_server import HttpServer, health_routes, listen
 from livedex.lifecycle import Health, Stop, until_available
@@ -29,6 +29,8 @@ from livedex.query.mailbox import Mailbox
 from livedex.query.problems import Problems
 from livedex.query.searcher import Searcher
 from livedex.query.server import search_routes
+from livedex.query.wire import endpoint
+from livedex.query.wire_answer import Answerer
 
 LOOK_EVERY = 1.0  # seconds between looks at whether Postgres answers, and what is active there
 
@@ -52,6 +54,7 @@ class QueryApp:
         self._probe = open_pool(settings.database_url, size=1, name=f"{self.name}-probe")  # searches cannot keep it busy
         self._encoders = Encoders(settings.embedder, self._pool, open_encoder or opener(settings))
         self._embedder = QueryEmbedder(self._encoders)
+        self.wire = endpoint(settings, Answerer(self._encoders, self._embedder, self.metrics, self._mailbox_secret))
         self.http = HttpServer(self._application(), listen(settings.http_host, settings.http_port, "LIVEDEX_HTTP_PORT"))
 
     def _application(self) -> FastAPI:
@@ -78,6 +81,8 @@ class QueryApp:
             self._wait(self._load_models)
             for mailbox in self._mailboxes():
                 mailbox.start()
+            if self.wire is not None:
+                self.wire.start()
             while not self.stop.wait(LOOK_EVERY):
                 try:
                     self._look_around()
@@ -85,6 +90,8 @@ class QueryApp:
                     _log.error("query.look_failed", error=type(error).__name__)
         finally:
             self.http.stop()
+            if self.wire is not None:
+                self.wire.stop()
             for pool in (self._pool, self._probe):  # a query under way must not delay the exit
                 threading.Thread(target=pool.close, daemon=True).start()
         _log.info("query.stopped", reason=self.stop.reason)
@@ -111,6 +118,11 @@ class QueryApp:
     def _mailbox(self, standby: str) -> Mailbox:
         primary = self._settings.database_url
         return Mailbox(primary, self._encoders, self._embedder, self.metrics, self.stop, standby=standby, name=self.name)
+
+    def _mailbox_secret(self) -> bytes:
+        with translated(), self._pool.connection() as connection:
+            (secret,) = connection.execute(query("mailbox", "secret")).fetchone() or (b"",)
+        return bytes(secret)
 
     def _look_around(self) -> None:
         """See whether Postgres answers, and whether `livedex apply` made a collection."""

@@ -1,0 +1,277 @@
+"""livedex.search and livedex.embed by way of dblink: any isolation level, long texts, and a connection that sessions keep."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psycopg
+import pytest
+from psycopg import errors, sql
+
+from livedex.database import Connection
+from livedex.dev.kafka import free_port
+from livedex.dev.stack import Addresses
+from livedex.query.app import QueryApp
+from livedex.query.wire import _shut
+from support.asking import ENCODER, TEXTS, SlowEncoder, fill_collection, serving, unused
+from support.contrib import contrib_server
+from support.database import create_template, fresh_database
+from support.waiting import until
+from support.workers import Workers
+
+pytestmark = pytest.mark.accept
+PASSWORD = "of-the-endpoint-0123"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A database with dblink, and the worker that it asks."""
+
+    url: str
+    connection: Connection
+    encoder: SlowEncoder
+    app: QueryApp
+
+    @property
+    def port(self) -> str:
+        """Of the worker's endpoint."""
+        assert self.app.wire is not None
+        return self.app.wire.address.rpartition(":")[2]
+
+    def lead_to(self, port: object) -> None:
+        """Let the foreign server lead to another port."""
+        self.connection.execute(sql.SQL("alter server livedex_worker options (set port {})").format(str(port)))
+
+    def links(self) -> int:
+        """How many connections the endpoint has."""
+        assert self.app.wire is not None
+        return len(self.app.wire._open)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """A Postgres with contrib, and a migrated database `template` there."""
+    with contrib_server() as url:
+        create_template(url, "template")
+        yield url
+
+
+def set_up(connection: Connection, port: str) -> None:
+    """As docs/sql.md tells operators."""
+    for statement in (
+        "create extension dblink",
+        sql.SQL("create server livedex_worker foreign data wrapper dblink_fdw options (host '127.0.0.1', port {}, "
+                "dbname 'livedex', connect_timeout '2')").format(port),
+        "grant usage on foreign server livedex_worker to livedex_owner",
+        sql.SQL("create user mapping for livedex_owner server livedex_worker options (user 'livedex', password {})").format(
+            PASSWORD
+        ),
+    ):  # fmt: skip
+        connection.execute(statement)
+
+
+@contextmanager
+def served_at(server: str, folder: Path) -> Iterator[Served]:
+    """A database of its own, and a worker with an endpoint."""
+    (folder / "password").write_text(PASSWORD)
+    stack = Addresses(kafka_bootstrap_servers="127.0.0.1:1", database_url=server)
+    encoder = SlowEncoder()
+    with fresh_database(server, "template") as url, Workers(stack, url, folder) as workers:
+        fill_collection(url)
+        with (
+            serving(workers, url, encoder, wire_port=0, wire_password_file=folder / "password") as app,
+            psycopg.connect(url, autocommit=True) as connection,
+        ):
+            served = Served(url, connection, encoder, app)
+            set_up(connection, served.port)
+            yield served
+
+
+@pytest.fixture(scope="module")
+def served(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The one that most tests share."""
+    with served_at(server, tmp_path_factory.mktemp("served")) as own:
+        yield own
+
+
+@contextmanager
+def session(url: str) -> Iterator[Connection]:
+    """A session in autocommit mode."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        yield connection
+
+
+def assert_embeds(connection: Connection, text: str) -> None:
+    """The session gets the very vector of this text."""
+    (vector,) = connection.execute("select livedex.embed(%s, timeout => '10 s')::real[]", (text,)).fetchone() or ([],)
+    np.testing.assert_array_equal(np.array(vector, np.float32), ENCODER.encode_queries([text])[0])
+
+
+LEVELS = ["read committed", "repeatable read", "serializable"]
+
+
+@pytest.mark.parametrize(
+    "begin", ["", *(f"begin isolation level {level}{only}" for level in LEVELS for only in ("", " read only"))]
+)
+def test_a_new_text_is_embedded_in_any_transaction(served: Served, begin: str) -> None:
+    """Also where a snapshot hides everything that comes, and in READ ONLY."""
+    text = unused()
+    with session(served.url) as connection:
+        if begin:
+            connection.execute(begin)
+            connection.execute("select count(*) from livedex.documents")
+        assert_embeds(connection, text)
+        rows = connection.execute("select document_id, chunk from livedex.search(%s)", (f"{text} apples",)).fetchall()
+        assert rows[0] == ("apples", TEXTS["apples"])
+    assert served.encoder.times(text) == 1
+
+
+def test_a_text_of_8_kb_is_embedded(served: Served) -> None:
+    """8192 bytes pass in any alphabet; one more is refused."""
+    with session(served.url) as connection:
+        for text in ("z" * 8192, "ж" * 4096, "字" * 2730):
+            assert_embeds(connection, text)
+        with pytest.raises(errors.ProgramLimitExceeded, match="8193 bytes, at most 8192"):
+            connection.execute("select livedex.embed(%s)", ("z" * 8191 + "ж",))
+        assert_embeds(connection, unused())
+
+
+def test_a_session_keeps_its_connection(served: Served) -> None:
+    """Texts come over one connection, which ends with the session."""
+    until(lambda: served.links() == 0)
+    with session(served.url) as connection:
+        for _ in range(5):
+            assert_embeds(connection, unused())
+        assert served.links() == 1
+    until(lambda: served.links() == 0)
+
+
+def test_a_connection_that_broke_is_opened_again(served: Served) -> None:
+    """Whether the worker closed it or somebody in the session did; no error reaches the session, and no notice."""
+    with session(served.url) as connection:
+        notices: list[str] = []
+        connection.add_notice_handler(lambda notice: notices.append(str(notice.message_primary)))
+        assert_embeds(connection, unused())
+        assert served.app.wire is not None
+        for link in list(served.app.wire._open):
+            _shut(link)
+        until(lambda: served.links() == 0)
+        assert_embeds(connection, unused())
+        connection.execute("select dblink_disconnect('livedex_worker')")
+        assert_embeds(connection, unused())
+        assert not notices
+
+
+def test_without_an_endpoint_a_text_is_refused_at_once(served: Served) -> None:
+    """57P03 comes at once, or rows by words; what failed is in the server's log only."""
+    served.lead_to(free_port())
+    try:
+        with session(served.url) as connection:
+            began = time.monotonic()
+            with pytest.raises(errors.CannotConnectNow, match="does not answer at the foreign server") as refused:
+                connection.execute("select livedex.search(%s, timeout => '30 s')", (unused(),))
+            assert time.monotonic() - began < 5
+            assert "127.0.0.1" not in str(refused.value)
+            assert "LIVEDEX_WIRE_PORT" in (refused.value.diag.message_hint or "")
+            rows = connection.execute("select document_id from livedex.search('x apples', on_miss => 'text')").fetchall()
+            assert rows == [("apples",)]
+    finally:
+        served.lead_to(served.port)
+    assert_embeds(served.connection, unused())
+
+
+def test_another_password_is_no_worker(served: Served) -> None:
+    """57P03 too: for the session it is the same."""
+    change = sql.SQL("alter user mapping for livedex_owner server livedex_worker options (set password {})")
+    served.connection.execute(change.format("another-password-0123"))
+    try:
+        with session(served.url) as connection, pytest.raises(errors.CannotConnectNow, match="does not answer"):
+            connection.execute("select livedex.embed(%s)", (unused(),))
+    finally:
+        served.connection.execute(change.format(PASSWORD))
+
+
+def test_the_deadline_ends_the_wait(served: Served) -> None:
+    """57014, or rows by words; the late answer is not taken for that to the next text."""
+    served.encoder.go.clear()
+    try:
+        with session(served.url) as connection:
+            with pytest.raises(errors.QueryCanceled, match="did not embed the text in time"):
+                connection.execute("select livedex.embed(%s, timeout => '0.2 s')", (unused(),))
+            statement = "select document_id from livedex.search('x apples', timeout => '0.3 s', on_miss => 'text')"
+            assert connection.execute(statement).fetchall() == [("apples",)]
+            served.encoder.go.set()
+            assert_embeds(connection, unused())
+    finally:
+        served.encoder.go.set()
+
+
+def test_a_session_that_is_cancelled_can_go_on(served: Served) -> None:
+    """The cancel passes at once, and the answer to the text before is not taken for that to the next."""
+    served.encoder.go.clear()
+    try:
+        with session(served.url) as connection:
+            connection.execute("set statement_timeout = '300ms'")
+            began = time.monotonic()
+            with pytest.raises(errors.QueryCanceled, match="statement timeout"):
+                connection.execute("select * from livedex.search(%s, timeout => '20 s', on_miss => 'text')", (unused(),))
+            assert time.monotonic() - began < 10
+            connection.execute("reset statement_timeout")
+            served.encoder.go.set()
+            assert_embeds(connection, unused())
+    finally:
+        served.encoder.go.set()
+
+
+def test_a_searching_role_learns_nothing_of_the_connection(served: Served) -> None:
+    """It searches what is granted; it can neither use the foreign server nor make the worker embed by itself."""
+    name = "an_app_of_dblink"
+    served.connection.execute(
+        sql.SQL("create role {} login in role livedex_search password {}").format(sql.Identifier(name), PASSWORD)
+    )
+    served.connection.execute("insert into livedex.collection_access select collection_id, %s from livedex.collection", (name,))
+    try:
+        with session(psycopg.conninfo.make_conninfo(served.url, user=name, password=PASSWORD)) as connection:
+            assert len(connection.execute("select * from livedex.search(%s)", (unused(),)).fetchall()) == len(TEXTS)
+            assert connection.execute("select umoptions from pg_user_mappings").fetchall() == [(None,)]
+            with pytest.raises((errors.InsufficientPrivilege, errors.UndefinedObject)):
+                connection.execute("select dblink_connect('own', 'livedex_worker')")
+            with pytest.raises(errors.CannotConnectNow, match="another database"):
+                connection.execute(
+                    "select * from dblink('livedex_worker', $$SELECT embed(1, '6869', '00', 'embed', 99)$$) as r(v text)"
+                )
+            for call in ("ask_by_dblink('public', null, '', 1, now())", "dblink_embed('public', 'a', 'b', now())",
+                         "wire_statement(null, '', 0, '1 s')", "drop_link('public', 'a')", "dblink_schema()"):  # fmt: skip
+                with pytest.raises(errors.InsufficientPrivilege):
+                    connection.execute(sql.SQL("select livedex.{}").format(sql.SQL(call)))
+    finally:
+        served.connection.execute(sql.SQL("drop owned by {0}; drop role {0}").format(sql.Identifier(name)))
+        served.connection.execute("delete from livedex.collection_access where role = %s", (name,))
+
+
+def test_a_worker_of_another_database_does_not_count(server: str, served: Served, tmp_path: Path) -> None:
+    """Its generations have the same numbers, but texts are refused rather than embedded by another's model."""
+    with served_at(server, tmp_path) as other:
+        other.connection.execute("update livedex.mailbox_secret set secret = default")  # copies of a database have the same
+        other.lead_to(served.port)
+        with session(other.url) as connection, pytest.raises(errors.CannotConnectNow, match="connected to another database"):
+            connection.execute("select livedex.embed(%s)", (unused(),))
+        other.lead_to(other.port)
+        assert_embeds(other.connection, unused())
+
+
+def test_a_foreign_server_of_somebody_is_not_asked(server: str, served: Served, tmp_path: Path) -> None:
+    """Only one that an operator owns takes texts; otherwise they go by the mailbox."""
+    with served_at(server, tmp_path) as other:
+        other.lead_to(free_port())
+        other.connection.execute("create role somebody")
+        try:
+            other.connection.execute("grant usage on foreign data wrapper dblink_fdw to somebody")
+            other.connection.execute("alter server livedex_worker owner to somebody")
+            (vector,) = other.connection.execute("select livedex.embed(%s)", (unused(),)).fetchone() or (None,)
+            assert vector is not None
+        finally:
+            other.connection.execute("drop owned by somebody cascade; drop role somebody")

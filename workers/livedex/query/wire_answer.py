@@ -1,0 +1,128 @@
+"""What a database that dials out may ask the query worker, and the answer: one statement.
+
+    SELECT embed(7, '6869', '5f0c...', 'hybrid', 1500)
+
+The generation, the text in UTF-8 as hex digits, a tag that only who reads livedex.mailbox_secret can make, what the vector is
+for, and how many milliseconds are left. livedex.ask_by_dblink in schema/sql/6_embed.sql asks so, over a connection that its
+session keeps. The tag tells a database from another whose worker has generations of the same numbers.
+"""
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from livedex.core.mailbox import PURPOSES, Purpose, is_tag_of
+from livedex.errors import TimedOutError, UnavailableError
+from livedex.observe import QueryMetrics, logger
+from livedex.query.active import Encoders
+from livedex.query.embedding import QueryEmbedder
+
+MOST_BYTES = 8192  # of a text
+MOST_MILLISECONDS = 600_000
+
+_STATEMENT = re.compile(
+    r"\s*select\s+embed\s*\(\s*(?P<generation>\d{1,9})\s*,\s*'(?P<text>[0-9a-f]*)'\s*,\s*'(?P<tag>[0-9a-f]*)'\s*,"
+    r"\s*'(?P<purpose>[a-z]+)'\s*,\s*(?P<milliseconds>\d{1,9})\s*\)\s*;?\s*",
+    re.IGNORECASE,
+)
+_log = logger("wire")
+
+
+class StatementError(Exception):
+    """Why a statement is not answered, as the client is told."""
+
+    def __init__(self, code: str, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.code, self.hint = code, hint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A statement that was understood."""
+
+    generation_id: int
+    text: str
+    tag: bytes
+    purpose: Purpose
+    seconds: float  # until the deadline
+
+
+def parse(statement: str) -> Asked:
+    """The only statement there is; StatementError for any other."""
+    found = _STATEMENT.fullmatch(statement)
+    if found is None or found["purpose"] not in PURPOSES:
+        raise StatementError("42601", "only SELECT embed(generation, 'text', 'tag', 'purpose', milliseconds) is answered here")
+    if len(found["text"]) > 2 * MOST_BYTES:
+        raise StatementError("54000", f"the text has {len(found['text']) // 2} bytes, at most {MOST_BYTES} can be embedded")
+    try:
+        text, tag = bytes.fromhex(found["text"]).decode(), bytes.fromhex(found["tag"])
+    except ValueError:
+        raise StatementError("22023", "the text is not UTF-8 in hex digits") from None
+    milliseconds = min(int(found["milliseconds"]), MOST_MILLISECONDS)
+    purpose = next(purpose for purpose in PURPOSES if purpose == found["purpose"])
+    return Asked(generation_id=int(found["generation"]), text=text, tag=tag, purpose=purpose, seconds=milliseconds / 1000)
+
+
+class Answerer:
+    """Answers statements with vectors. `secret` reads livedex.mailbox_secret."""
+
+    def __init__(self, encoders: Encoders, embedder: QueryEmbedder, metrics: QueryMetrics, secret: Callable[[], bytes]) -> None:
+        self._encoders, self._embedder, self._metrics, self._secret = encoders, embedder, metrics, secret
+        self._known = b""  # the secret as it was last read
+
+    def answer(self, statement: str) -> str:
+        """The vector as pgvector writes it; StatementError when there is none."""
+        began, code, purpose = time.perf_counter(), "00000", "embed"
+        try:
+            asked = parse(statement)
+            purpose = asked.purpose
+            return _written(self._vector(asked, began + asked.seconds))
+        except StatementError as error:
+            code = error.code
+            raise
+        finally:
+            self._metrics.requests.labels("sql", code).inc()
+            if code == "00000":
+                self._metrics.search.labels("sql", purpose).observe(time.perf_counter() - began)
+
+    def _vector(self, asked: Asked, deadline: float) -> NDArray[np.float32]:
+        try:
+            return self._embedded(asked, deadline)
+        except TimedOutError:
+            why = "the query worker did not embed the text in time"
+            raise StatementError("57014", why, "ask again with a longer timeout") from None
+        except UnavailableError as error:
+            raise StatementError("57P03", str(error)) from None
+        except StatementError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a model raises, the next text is answered
+            _log.error("wire.failed", error=type(error).__name__)
+            raise StatementError("57P03", "the query worker could not embed the text", "its log says why") from None
+
+    def _embedded(self, asked: Asked, deadline: float) -> NDArray[np.float32]:
+        self._check_tag(asked)
+        generation = self._encoders.with_id(asked.generation_id)
+        if generation is None:
+            raise StatementError("57P03", f"the generation {asked.generation_id} is not one that this query worker serves")
+        return np.asarray(self._embedder.vectors(generation, [asked.text], deadline=deadline)[0])
+
+    def _check_tag(self, asked: Asked) -> None:
+        if self._fits(asked):
+            return
+        self._known = self._secret()  # not read yet, or another since
+        if not self._fits(asked):
+            _log.warning("wire.forged")
+            why = "the query worker at the foreign server livedex_worker is connected to another database"
+            raise StatementError("57P03", why, "the options host and port must lead to a query worker of this database")
+
+    def _fits(self, asked: Asked) -> bool:
+        known = self._known
+        return bool(known) and is_tag_of(asked.tag, known, asked.generation_id, asked.purpose, asked.text)
+
+
+def _written(vector: NDArray[np.float32]) -> str:
+    return f"[{','.join(f'{number:.9g}' for number in vector.tolist())}]"  # nine digits are a float32, no less and no more

@@ -145,6 +145,13 @@ on conflict (chunking_id, doc_key, ordinal) do update set chunk_key = excluded.c
 returning doc_key
 
 -- name: trim_chunks
+-- What is mapped now is no orphan: when it goes again, a new grace begins. Behind the map, whose foreign keys keep the collector
+-- away from these chunks, and in the order of the keys: nobody is waited for who waits for this.
+with mapped as (
+  delete from livedex.chunk_orphan o
+   where o.chunk_key in (select chunk_key from livedex.chunk_orphan
+                          where chunk_key = any(%(chunk_keys)s::bigint[]) order by chunk_key for update)
+)
 delete from livedex.document_chunk m
  using unnest(%(doc_keys)s::bigint[], %(counts)s::int[]) as kept(doc_key, count)
  where m.chunking_id = %(chunking_id)s and m.doc_key = kept.doc_key and m.ordinal >= kept.count

@@ -95,22 +95,27 @@ delete from livedex.chunk_orphan o
    and exists (select from livedex.document_chunk m where m.chunk_key = o.chunk_key)
 
 -- name: note_orphans
--- Those that are noted already are left to the conflict: a join with a table that grows so fast is planned for an empty one.
+-- Those that are noted already are left out and not left to the conflict, which would wait for the batch that forgets one. To be
+-- planned each time: a plan that is kept may be that of the empty table.
 insert into livedex.chunk_orphan (chunk_key)
 select c.chunk_key
   from livedex.chunk c
  where c.chunk_key > %(after)s and c.chunk_key <= %(upto)s
    and not exists (select from livedex.document_chunk m where m.chunk_key = c.chunk_key)
+   and not exists (select from livedex.chunk_orphan o
+                    where o.chunk_key = c.chunk_key and o.chunk_key > %(after)s and o.chunk_key <= %(upto)s)
  order by c.chunk_key
 on conflict (chunk_key) do nothing
 
 -- name: lock_expired
--- Orphans past the grace. One that a batch refers to at this moment is locked by its foreign key, and left out.
+-- Orphans past the grace. One that a batch refers to at this moment is locked by its foreign key, and left out; one that came to
+-- be referred to since `forget_orphans` as well, or it would be found again and again.
 select c.chunk_key
   from livedex.chunk_orphan o
   join livedex.chunk c on c.chunk_key = o.chunk_key
   join livedex.collection k on k.collection_id = c.collection_id
  where o.chunk_key > %(after)s and o.chunk_key <= %(upto)s and o.since <= now() - k.orphan_grace
+   and not exists (select from livedex.document_chunk m where m.chunk_key = o.chunk_key)
  order by c.chunk_key
  limit %(most)s
    for update of c skip locked

@@ -128,6 +128,7 @@ def _map_chunks(
         "chunking_id": generation.chunking_id,
         "doc_keys": list(accepted),
         "counts": [len(document.chunks or ()) for document in accepted.values()],
+        "chunk_keys": arguments["chunk_keys"],
     }
     try:
         mapped = connection.execute(query("index", "map_chunks"), arguments).fetchall() if wanted else []

@@ -47,7 +47,7 @@ def sweep_slice(session: UpkeepSession, after: int, upto: int, pace: Pace, stop:
         gone += deleted
         if found < pace.batch:
             break
-    session.execute("note_orphans", place)
+    session.execute("note_orphans", place, planned_anew=True)
     return gone
 
 

@@ -109,9 +109,9 @@ class UpkeepSession:
         row = self._connection.execute(query("maintain", name, **identifiers), arguments or {}).fetchone()
         return row[0] if row else None
 
-    def execute(self, name: str, arguments: dict[str, Any]) -> int:
-        """Run a named statement; how many rows it wrote."""
-        return self._connection.execute(query("maintain", name), arguments).rowcount
+    def execute(self, name: str, arguments: dict[str, Any], *, planned_anew: bool = False) -> int:
+        """Run a named statement; how many rows it wrote. `planned_anew`: no plan of an earlier time is used."""
+        return self._connection.execute(query("maintain", name), arguments, prepare=False if planned_anew else None).rowcount
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

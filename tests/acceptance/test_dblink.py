@@ -19,6 +19,7 @@ from livedex.query.wire import _shut
 from support.asking import ENCODER, TEXTS, SlowEncoder, fill_collection, serving, unused
 from support.contrib import contrib_server
 from support.database import create_template, fresh_database
+from support.examples import dblink_setup
 from support.waiting import until
 from support.workers import Workers
 
@@ -59,20 +60,6 @@ def server() -> Iterator[str]:
         yield url
 
 
-def set_up(connection: Connection, port: str) -> None:
-    """As docs/sql.md tells operators."""
-    for statement in (
-        "create extension dblink",
-        sql.SQL("create server livedex_worker foreign data wrapper dblink_fdw options (host '127.0.0.1', port {}, "
-                "dbname 'livedex', connect_timeout '2')").format(port),
-        "grant usage on foreign server livedex_worker to livedex_owner",
-        sql.SQL("create user mapping for livedex_owner server livedex_worker options (user 'livedex', password {})").format(
-            PASSWORD
-        ),
-    ):  # fmt: skip
-        connection.execute(statement)
-
-
 @contextmanager
 def served_at(server: str, folder: Path) -> Iterator[Served]:
     """A database of its own, and a worker with an endpoint."""
@@ -86,7 +73,7 @@ def served_at(server: str, folder: Path) -> Iterator[Served]:
             psycopg.connect(url, autocommit=True) as connection,
         ):
             served = Served(url, connection, encoder, app)
-            set_up(connection, served.port)
+            connection.execute(dblink_setup(served.port, PASSWORD).encode())  # as operators are told
             yield served
 
 
@@ -180,7 +167,8 @@ def test_without_an_endpoint_a_text_is_refused_at_once(served: Served) -> None:
             assert rows == [("apples",)]
     finally:
         served.lead_to(served.port)
-    assert_embeds(served.connection, unused())
+    with session(served.url) as connection:
+        assert_embeds(connection, unused())
 
 
 def test_another_password_is_no_worker(served: Served) -> None:

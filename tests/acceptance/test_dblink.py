@@ -17,8 +17,8 @@ from livedex.dev.stack import Addresses
 from livedex.query.app import QueryApp
 from livedex.query.wire import _shut
 from support.asking import ENCODER, TEXTS, SlowEncoder, fill_collection, serving, unused
-from support.contrib import contrib_server
-from support.database import create_template, fresh_database
+from support.contrib import Contrib, contrib_server
+from support.database import create_template, fresh_database, url_of
 from support.examples import dblink_setup
 from support.waiting import until
 from support.workers import Workers
@@ -53,11 +53,17 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
+def contrib() -> Iterator[Contrib]:
     """A Postgres with contrib, and a migrated database `template` there."""
-    with contrib_server() as url:
-        create_template(url, "template")
-        yield url
+    with contrib_server() as own:
+        create_template(own.url, "template")
+        yield own
+
+
+@pytest.fixture(scope="module")
+def server(contrib: Contrib) -> str:
+    """Its URL."""
+    return contrib.url
 
 
 @contextmanager
@@ -189,6 +195,9 @@ def test_the_deadline_ends_the_wait(served: Served) -> None:
         with session(served.url) as connection:
             with pytest.raises(errors.QueryCanceled, match="did not embed the text in time"):
                 connection.execute("select livedex.embed(%s, timeout => '0.2 s')", (unused(),))
+            served.encoder.go.set()
+            until(lambda: served.links() == 0, what="the connection to be given up")
+            served.encoder.go.clear()
             statement = "select document_id from livedex.search('x apples', timeout => '0.3 s', on_miss => 'text')"
             assert connection.execute(statement).fetchall() == [("apples",)]
             served.encoder.go.set()
@@ -263,3 +272,24 @@ def test_a_foreign_server_of_somebody_is_not_asked(server: str, served: Served, 
             assert vector is not None
         finally:
             other.connection.execute("drop owned by somebody cascade; drop role somebody")
+
+
+@pytest.mark.parametrize("begin", ["", "begin", "begin read only", "begin isolation level repeatable read"])
+def test_a_standby_asks_by_itself(contrib: Contrib, served: Served, standby: str, begin: str) -> None:
+    """Its sessions ask the endpoint, and need neither a mailbox nor the primary."""
+    text = unused()
+    with session(standby) as connection:
+        assert connection.execute("select pg_is_in_recovery()").fetchone() == (True,)
+        if begin:
+            connection.execute(begin)
+        assert_embeds(connection, text)
+        rows = connection.execute("select document_id from livedex.search(%s)", (f"{text} clocks",)).fetchall()
+        assert rows[0] == ("clocks",)
+    assert served.encoder.times(text) == 1
+
+
+@pytest.fixture(scope="module")
+def standby(contrib: Contrib, served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of the same database at a hot standby, which the worker does not watch."""
+    with contrib.standby(tmp_path_factory.mktemp("standby")) as url:
+        yield url_of(url, str(psycopg.conninfo.conninfo_to_dict(served.url)["dbname"]))

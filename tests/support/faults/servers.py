@@ -78,17 +78,24 @@ def server(directory: Path) -> Iterator[Server]:
 def standby(of: Server, directory: Path, *, port: int) -> Iterator[Server]:
     """A running copy of a server that follows it by streaming through `port`, without holding up its commits."""
     own = Server(directory=directory, port=free_port())
+    with standby_of(f"host=127.0.0.1 port={port} user={SUPERUSER} password={of.password}", own):
+        yield own
+
+
+@contextmanager
+def standby_of(source: str, own: Server) -> Iterator[None]:
+    """Let a server run as a copy of the one that `source` leads to."""
     own.data.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     own.data.mkdir(mode=0o700)
     if os.geteuid() == 0:
         shutil.chown(own.data, "nobody")
-    source = f"host=127.0.0.1 port={port} user={SUPERUSER} password={of.password} application_name=standby"
+    source = f"{source} application_name=standby"
     command = [str(binary("pg_basebackup")), "-D", str(own.data), "-d", source, "--write-recovery-conf", "--checkpoint=fast"]
     done = subprocess.run([*privileges(), *command], capture_output=True, text=True, env=ENVIRONMENT, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     try:
         own.up()
-        yield own
+        yield
     finally:
         own.stop()
 

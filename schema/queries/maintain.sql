@@ -136,3 +136,10 @@ with gone as (
    where u.generation_id = g.generation_id
 )
 select coalesce(sum(chunks), 0)::bigint from counted
+
+-- name: analyzed
+-- When the statistics of the chunks' words were made last.
+select greatest(last_analyze, last_autoanalyze) from pg_stat_all_tables where relid = 'livedex.chunk'::regclass
+
+-- name: note_frequent_words
+select livedex.note_frequent_words()

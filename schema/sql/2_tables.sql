@@ -84,6 +84,15 @@ create table livedex.chunk (
   constraint chunk_digest_key unique (collection_id, digest)
 );
 create index chunk_tsv_idx on livedex.chunk using gin (tsv);
+alter table livedex.chunk alter tsv set statistics 1000; -- frequencies of up to 10,000 words, not of the first 1,000 only
+
+-- The words that many chunks have, of all collections: the share of chunks that have one, as ANALYZE found it. Without it each word
+-- counts the same, and searches for frequent ones are slow. What is not in it is rarer than what is.
+create table livedex.frequent_word (
+  word  text primary key,
+  share float8 not null constraint frequent_word_share check (share > 0 and share <= 1)
+);
+create index frequent_word_share_idx on livedex.frequent_word (share);
 
 -- Chunks that the collector saw without a reference, and since when.
 create table livedex.chunk_orphan (

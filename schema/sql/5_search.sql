@@ -12,10 +12,73 @@ create type livedex.search_result as (
   version bigint, event_time timestamptz, indexed_at timestamptz
 );
 
--- Any word of a question, so that natural sentences find something; ranking prefers texts that have many, close together.
-create function livedex.any_word(config regconfig, question text) returns tsquery
+-- A word as a tsquery takes it, whatever characters it has.
+create function livedex.quoted_word(word text) returns text
 language sql immutable parallel safe set search_path = pg_catalog, livedex, pg_temp
-return (select string_agg(quote_literal(word), ' | ')::tsquery from unnest(tsvector_to_array(to_tsvector(config, question))) as word);
+return '''' || replace(replace(word, '\', '\\'), '''', '''''') || '''';
+
+-- Takes the frequent words over from the statistics of ANALYZE; how many rows it wrote. Without statistics nothing changes, and shares
+-- that changed little stay.
+create function livedex.note_frequent_words() returns bigint
+language plpgsql volatile security definer set search_path = pg_catalog, livedex, pg_temp as $$
+declare
+  written bigint;
+begin
+  with found as (
+    select t.word, max(least(t.share, 1))::float8 as share
+      from pg_stats s, unnest(s.most_common_elems::text::text[], s.most_common_elem_freqs) t(word, share)
+     where s.schemaname = 'livedex' and s.tablename = 'chunk' and s.attname = 'tsv' and t.word is not null and t.share > 0
+     group by t.word
+  ), gone as (
+    delete from livedex.frequent_word f
+     where exists (select from found) and not exists (select from found n where n.word = f.word)
+    returning 1
+  ), put as (
+    insert into livedex.frequent_word as f select word, share from found order by word
+    on conflict (word) do update set share = excluded.share where excluded.share not between f.share / 1.2 and f.share * 1.2
+    returning 1
+  )
+  select (select count(*) from gone) + (select count(*) from put) into written;
+  return written;
+end
+$$;
+
+-- The words of a question, rarest first: the share of chunks that have each, and what it says that a chunk has it.
+create function livedex.question_words(
+  config regconfig, question text, out words text[], out shares float8[], out weights float8[]
+) language sql stable set search_path = pg_catalog, livedex, pg_temp as $$
+  select array_agg(word order by share, word), array_agg(share order by share, word), array_agg(ln(1 + 1 / share) order by share, word)
+    from (select word, coalesce(f.share, (select min(share) / 2 from livedex.frequent_word), 0.0001) as share
+            from unnest(tsvector_to_array(to_tsvector(config, question))) word left join livedex.frequent_word f using (word)) known
+$$;
+
+/* What to look up in the text index: the rarest words, any of them, while about so many chunks have one (`budget`). All matches have
+   to be ranked, and frequent words bring most of them and say little. Where even the rarest word is too frequent, chunks that have
+   the next ones too are enough at first; a larger budget brings the others. `complete`: no chunk has another word of the question. */
+create function livedex.words_within(
+  words text[], shares float8[], chunks float8, budget float8, out wanted tsquery, out complete boolean
+) language plpgsql immutable set search_path = pg_catalog, livedex, pg_temp as $$
+declare
+  expected float8 := shares[1] * chunks;
+  taken int := 1;
+  together constant boolean := expected > budget and budget < chunks;
+begin
+  if together then
+    while taken < cardinality(words) and expected > budget loop
+      taken := taken + 1;
+      expected := expected * shares[taken];
+    end loop;
+  else
+    while taken < cardinality(words) and expected + shares[taken + 1] * chunks <= budget loop
+      taken := taken + 1;
+      expected := expected + shares[taken] * chunks;
+    end loop;
+    taken := case when budget >= chunks then cardinality(words) else taken end;
+  end if;
+  complete := taken = cardinality(words) and (not together or taken = 1);
+  wanted := (select string_agg(livedex.quoted_word(word), case when together then ' & ' else ' | ' end) from unnest(words[:taken]) word)::tsquery;
+end
+$$;
 
 -- Refuses what no search can mean; raises 22023, or 0A000 for what this version cannot do.
 create function livedex.check_search(
@@ -48,8 +111,11 @@ $$;
 /* The statement behind search_vector. $1 vector, $2 collection_id, $3 chunking_id, $4 filter, $5 since, $6 until,
    $7 candidates of each leg, $8 per_document, $9 k, $10 tsquery. It answers the rows with the number of candidates that
    each leg gave, in one snapshot. A leg tests candidates against the map before its limit, so that rows no document has
-   (staged ahead, or left by an edit) cannot crowd out visible ones. */
-create function livedex.search_statement(g livedex.generation, mode text, exact boolean, with_text boolean) returns text
+   (staged ahead, or left by an edit) cannot crowd out visible ones. `exact`: all eligible vectors are compared; `few`: words are
+   looked for in the eligible chunks, not in the text index. Null words: the mode has no text leg. */
+create function livedex.search_statement(
+  g livedex.generation, mode text, exact boolean, few boolean, words text[], weights float8[]
+) returns text
 language plpgsql stable set search_path = pg_catalog, livedex, pg_temp as $$
 declare
   visible constant text := 'not d.deleted and d.collection_id = $2 and d.metadata @> $4 '
@@ -59,32 +125,49 @@ declare
     'where m.chunk_key = %%s.chunk_key and m.chunking_id = $3 and %s limit 1)', visible);
   distance constant text := format('e.embedding operator(%1$s.%2$s) $1::%1$s.%3$s(%4$s)', livedex.vector_schema(),
     case g.metric when 'cosine' then '<=>' when 'dot' then '<#>' else '<->' end, g.storage, g.dimension);
-  nothing constant text := 'select null::bigint as chunk_key, null::float8 as %s, null::bigint as rank where false';
   near text;
+  weight text;
   worded text;
+  scored text;
 begin
-  near := case
-    when mode = 'text' then format(nothing, 'distance')
-    -- + 0: no index gives this order, so that every vector is compared
-    when exact then format('select e.chunk_key, (%s) + 0 as distance from (select distinct m.chunk_key from livedex.document d '
-      'join livedex.document_chunk m using (doc_key) where m.chunking_id = $3 and %s) v '
-      'join livedex.embedding_%s e using (chunk_key) order by distance, chunk_key limit $7', distance, visible, g.generation_id)
-    else format('select e.chunk_key, %s as distance from livedex.embedding_%s e where %s order by %1$s limit $7',
-      distance, g.generation_id, format(mapped, 'e'))
-  end;
   if mode <> 'text' then
+    near := case
+      -- + 0: no index gives this order, so that every vector is compared
+      when exact then format('select e.chunk_key, (%s) + 0 as distance from eligible v join livedex.embedding_%s e using (chunk_key) '
+        'order by distance, chunk_key limit $7', distance, g.generation_id)
+      else format('select e.chunk_key, %s as distance from livedex.embedding_%s e where %s order by %1$s limit $7',
+        distance, g.generation_id, format(mapped, 'e'))
+    end;
     -- + 0: the index gives its rows only nearly in order, here they are sorted
-    near := format('select chunk_key, distance, row_number() over (order by distance + 0, chunk_key) as rank from (%s) n', near);
+    near := format('near as materialized (select chunk_key, distance, row_number() over (order by distance + 0, chunk_key) as rank '
+      'from (%s) n)', near);
   end if;
-  worded := case
-    when not with_text then format(nothing, 'weight')
-    else format('select chunk_key, weight, row_number() over (order by weight desc, chunk_key) as rank from ('
-      'select c.chunk_key, ts_rank_cd(c.tsv, $10)::float8 as weight from livedex.chunk c '
-      'where c.collection_id = $2 and c.tsv @@ $10 and %s order by weight desc, c.chunk_key limit $7) t', format(mapped, 'c'))
+  if words is not null then
+    -- the more words, and the rarer, the better, and shorter texts before longer ones; rarest words first, enough of them
+    weight := format('(%s) / (1 + length(c.tsv) / 200.0)::float8', (
+      select string_agg(format('(c.tsv @@ %L::tsquery)::int * %s::float8', livedex.quoted_word(word), w), ' + ')
+        from unnest(words[:32], weights[:32]) t(word, w)));
+    worded := case
+      when few then format('select c.chunk_key, %s as weight from eligible v join livedex.chunk c using (chunk_key) '
+        'where c.tsv @@ $10 order by weight desc, c.chunk_key limit $7', weight)
+      -- offset 0: ranked first, so that the map is asked for the best only
+      else format('select w.chunk_key, w.weight from (select c.chunk_key, %s as weight from livedex.chunk c '
+        'where c.collection_id = $2 and c.tsv @@ $10 order by weight desc, c.chunk_key offset 0) w '
+        'where %s order by w.weight desc, w.chunk_key limit $7', weight, format(mapped, 'w'))
+    end;
+    worded := format('worded as materialized (select chunk_key, weight, row_number() over (order by weight desc, chunk_key) as rank '
+      'from (%s) t)', worded);
+  end if;
+  scored := case
+    when mode = 'vector' then format('select chunk_key, %s as score from near',
+      case g.metric when 'cosine' then '1 - distance' when 'dot' then '-distance' else '1 / (1 + distance)' end)
+    when mode = 'text' then 'select chunk_key, weight as score from worded'
+    when words is null then 'select chunk_key, 1 / (60 + rank)::float8 as score from near'
+    else 'select chunk_key, coalesce(1 / (60 + near.rank)::float8, 0) + coalesce(1 / (60 + worded.rank)::float8, 0) as score '
+         'from near full join worded using (chunk_key)'
   end;
   return format($sql$
-    with near as materialized (%s), worded as materialized (%s),
-    fused as (select chunk_key, %s as score from near full join worded using (chunk_key)),
+    with %s, fused as (%s),
     placed as (
       select d.document_id, f.score, d.title, m.ordinal, m.chunk_key, d.metadata,
              greatest(d.content_version[2], d.metadata_version[2]) as version, d.event_time, d.indexed_at,
@@ -94,36 +177,34 @@ begin
         join livedex.document d on d.doc_key = m.doc_key
        where %s),
     best as (select * from placed where nth <= $8 order by score desc, document_id, ordinal limit $9)
-    select (select count(*) from near), (select count(*) from worded),
+    select %s, %s,
            array(select row(b.document_id, b.score, b.title, c.text, b.ordinal, b.metadata, b.version, b.event_time,
                             b.indexed_at)::livedex.search_result
                    from best b join livedex.chunk c using (chunk_key) order by b.score desc, b.document_id, b.ordinal)
-    $sql$, near, worded,
-    case mode when 'text' then 'weight'
-              when 'vector' then case g.metric when 'cosine' then '1 - distance' when 'dot' then '-distance' else '1 / (1 + distance)' end
-              else 'coalesce(1.0 / (60 + near.rank), 0)::float8 + coalesce(1.0 / (60 + worded.rank), 0)::float8' end,
-    visible);
+    $sql$,
+    concat_ws(', ', case when exact and near is not null or few and worded is not null
+      then format('eligible as materialized (select distinct m.chunk_key from livedex.document d join livedex.document_chunk m using (doc_key) '
+                  'where m.chunking_id = $3 and %s)', visible) end, near, worded),
+    scored, visible,
+    case when near is null then '0::bigint' else '(select count(*) from near)' end,
+    case when worded is null then '0::bigint' else '(select count(*) from worded)' end);
 end
 $$;
 
--- Whether at most so many chunks are eligible. Without a filter the map alone says so, ten times faster.
-create function livedex.at_most(
+-- How many chunks are eligible, counted no further than one beyond `few`. Without a filter the map alone says so, ten times faster.
+create function livedex.count_eligible(
   few int, collection int, chunking int, filter jsonb, since timestamptz, until timestamptz
-) returns boolean
+) returns bigint
 language plpgsql stable set search_path = pg_catalog, livedex, pg_temp set plan_cache_mode = force_custom_plan as $$
-declare
-  eligible bigint;
 begin
   if filter = '{}' and since is null and until is null then
-    select count(*) into eligible from (select from livedex.document_chunk m where m.chunking_id = chunking limit few + 1) e;
-  else
-    select count(*) into eligible
-      from (select from livedex.document d join livedex.document_chunk m using (doc_key)
-             where d.collection_id = collection and m.chunking_id = chunking and not d.deleted and d.metadata @> filter
-               and (since is null or d.event_time >= since) and (until is null or d.event_time < until)
-             limit few + 1) e;
+    return (select count(*) from (select from livedex.document_chunk m where m.chunking_id = chunking limit few + 1) e);
   end if;
-  return eligible <= few;
+  return (select count(*)
+            from (select from livedex.document d join livedex.document_chunk m using (doc_key)
+                   where d.collection_id = collection and m.chunking_id = chunking and not d.deleted and d.metadata @> filter
+                     and (since is null or d.event_time >= since) and (until is null or d.event_time < until)
+                   limit few + 1) e);
 end
 $$;
 
@@ -135,7 +216,7 @@ return exists (select from livedex.vector_indexes i
 
 /* The k best chunks, one a document unless per_document says more. The index is asked for more and more candidates until k
    rows came; where its scan stops short, where few chunks are eligible, or where there is no index yet, every eligible vector is
-   compared. */
+   compared. In mode text more and more of the frequent words are looked up until k rows came. */
 create function livedex.search_vector(
   embedding vector, k int default 10, collection text default 'default', filter jsonb default '{}', mode text default 'hybrid',
   after text default null, per_document int default 1, rerank boolean default false, since timestamptz default null,
@@ -146,16 +227,23 @@ set search_path = pg_catalog, livedex, pg_temp
 set hnsw.iterative_scan = 'relaxed_order'
 set hnsw.ef_search = 100
 set plan_cache_mode = force_custom_plan -- what a filter selects differs by orders of magnitude from call to call
+set jit = off -- estimates of the index scans are high, and compiling takes longer than they do
 as $$
 declare
-  few constant int := 5000; -- eligible chunks up to which comparing all is faster than the index and loses nothing
+  most constant int := 3000; -- eligible chunks up to which comparing all is faster than the index and loses nothing
   c livedex.collection := livedex.searchable_collection(collection);
   g livedex.generation;
-  words tsquery;
+  q record; -- the words of the question
+  chunks float8; -- about how many there are, of all collections
+  budget float8 := 3000; -- matches in the text index
+  wanted tsquery;
+  complete boolean := true; -- wanted has every word of the question
   deadline constant timestamptz := clock_timestamp() + timeout;
   dimensions int;
   norm float8;
   candidates int := least(greatest(4 * k * per_document, 50), 20000);
+  filtered constant boolean := filter <> '{}' or since is not null or until is not null;
+  few boolean;
   exact boolean;
   from_vector bigint;
   from_text bigint;
@@ -177,22 +265,37 @@ begin
     raise exception 'the event % was not searchable within %', quote_literal(after), timeout
       using errcode = '57014', detail = 'after', hint = 'ask again later, or with a longer timeout';
   end if;
+  select null::text[] as words, null::float8[] as shares, null::float8[] as weights into q;
   if mode <> 'vector' and query is not null then
-    words := livedex.any_word((select text_config from livedex.chunking where chunking_id = g.chunking_id), query);
+    q := livedex.question_words((select text_config from livedex.chunking where chunking_id = g.chunking_id), query);
+    select greatest(reltuples, 0) into chunks from pg_class where oid = 'livedex.chunk'::regclass;
   end if;
-  exact := mode = 'text' or not livedex.has_index(g) or livedex.at_most(few, c.collection_id, g.chunking_id, filter, since, until);
+  if mode = 'text' and q.words is null then
+    return;
+  end if;
+  few := (filtered or mode <> 'text')
+     and livedex.count_eligible(most, c.collection_id, g.chunking_id, filter, since, until) <= most;
+  exact := few or mode = 'text' or not livedex.has_index(g);
   loop
+    if q.words is not null then
+      select w.wanted, w.complete into wanted, complete
+        from livedex.words_within(q.words, q.shares, chunks, case when few then 'infinity' else budget end) w;
+    end if;
     perform set_config('hnsw.ef_search', least(greatest(candidates, 100), 1000)::text, true);
-    execute livedex.search_statement(g, mode, exact, words is not null)
+    execute livedex.search_statement(g, mode, exact, few, q.words, q.weights)
        into from_vector, from_text, answer
-      using embedding, c.collection_id, g.chunking_id, filter, since, until, candidates, per_document, k, words;
+      using embedding, c.collection_id, g.chunking_id, filter, since, until, candidates, per_document, k, wanted;
     exit when (exact or from_vector >= k) and cardinality(answer) >= k
-           or exact and from_vector < candidates and from_text < candidates;
+           or exact and from_vector < candidates and from_text < candidates and (complete or mode = 'hybrid');
     if clock_timestamp() > deadline then
       raise exception 'the search took longer than %', timeout using errcode = '57014', hint = 'ask again with a longer timeout';
     end if;
-    exact := exact or from_vector < candidates; -- the index scan met its own limits
-    candidates := candidates * 2;
+    if mode = 'text' and from_text < candidates then
+      budget := budget * 8; -- the rarest words were not enough
+    else
+      exact := exact or from_vector < candidates; -- the index scan met its own limits
+      candidates := candidates * 2;
+    end if;
   end loop;
   return query select * from unnest(answer);
 end
@@ -241,5 +344,5 @@ $$;
 
 revoke execute on all functions in schema livedex from public;
 grant execute on function livedex.search_vector, livedex.wait_for to livedex_search, livedex_query, livedex_indexer;
-grant execute on function livedex.index_recall to livedex_indexer;
+grant execute on function livedex.index_recall, livedex.note_frequent_words to livedex_indexer;
 reset role;

@@ -336,3 +336,25 @@ def map_scans(connection: Connection, url: str) -> int:
         row = other.execute(statement).fetchone()
     assert row is not None
     return int(row[0])
+
+
+def test_frequent_words_follow_the_statistics(
+    connection: Connection, generation: Generation, kafka_settings: KafkaSettings, database_url: str
+) -> None:
+    """A worker with the role of the index worker notes which words are frequent after each ANALYZE, without being asked."""
+
+    def share(word: str) -> float | None:
+        row = connection.execute("select share from livedex.frequent_word where word = %s", (word,)).fetchone()
+        return row[0] if row else None
+
+    with login_role(database_url, "livedex_indexer") as (_, url), upkeep(url, kafka_settings):
+        until(lambda: share("dragon"), what="the words to be noted")
+        assert share("seldom") is None
+        connection.execute(
+            "insert into livedex.chunk (collection_id, digest, context, text, tsv) "
+            "select %s, sha256(i::text::bytea), '', 'seldom', to_tsvector('english', 'seldom ' || i) "
+            "  from generate_series(1, 300) i",
+            (generation.collection_id,),
+        )
+        connection.execute("analyze livedex.chunk")
+        until(lambda: share("seldom") == pytest.approx(0.5), what="the new words to be noted")

@@ -114,6 +114,7 @@ def corpus(stack: Addresses, template: str) -> Iterator[Corpus]:
         generations = {name: create_collection(connection, name, model=f"hash-{DIMENSION}", metric=name) for name in METRICS}
         for generation in generations.values():
             fill(connection, generation, documents)
+        connection.execute("select livedex.note_frequent_words()")
         yield Corpus(connection, url, documents, generations)
 
 
@@ -170,22 +171,49 @@ def test_vector_search_is_the_brute_force_ranking(corpus: Corpus, metric: str) -
 
 
 def text_weights(corpus: Corpus, collection: str, query: str) -> dict[str, float]:
-    """The text rank of each chunk that has a word of the query, by text."""
+    """The text rank of each chunk that has a word of the query: what its words say together, less for long texts."""
     statement = """
-        select c.text, ts_rank_cd(c.tsv, q.words) from livedex.chunk c, (select to_tsquery('english', %s) as words) q
-         where c.collection_id = %s and c.tsv @@ q.words order by 2 desc, c.chunk_key"""
-    words = " | ".join(query.split())
-    return dict(corpus.connection.execute(statement, (words, corpus.generations[collection].collection_id)).fetchall())
+        with word as (select word, ln(1 + count(*) / count(*) filter (where c.tsv @@ word::tsquery)::float8) as weight
+                        from unnest(%s::text[]) word, livedex.chunk c group by word)
+        select c.text, sum(weight) / (1 + length(c.tsv) / 200.0)::float8
+          from livedex.chunk c join word on c.tsv @@ word::tsquery
+         where c.collection_id = %s group by c.chunk_key order by 2 desc, c.chunk_key"""
+    arguments = (query.split(), corpus.generations[collection].collection_id)
+    return dict(corpus.connection.execute(statement, arguments).fetchall())
 
 
-def test_text_search_takes_any_word_and_ranks_texts_that_have_more(corpus: Corpus) -> None:
-    """In mode text a chunk needs one word of the question, and the rank is Postgres's cover density; no vector is needed."""
-    weights = text_weights(corpus, "cosine", "dragon lantern")
-    rows = corpus.search(None, collection="cosine", mode="text", query="The dragons, and a lantern?", k=30)
+def test_text_search_takes_any_word_and_ranks_texts_that_have_more_and_rarer_ones(corpus: Corpus) -> None:
+    """In mode text a chunk needs one word of the question, and counts by how rare its words are; no vector is needed."""
+    weights = text_weights(corpus, "cosine", "dragon lantern ember")
+    rows = corpus.search(None, collection="cosine", mode="text", query="The dragons, and a lantern of embers?", k=30)
     expected = corpus.best(lambda piece: weights.get(piece.text), 30)
     assert len(rows) == 30
+    assert len(set(weights.values())) > 3
     assert places(rows) == [hit.place for hit in expected]
-    assert [row["score"] for row in rows] == pytest.approx([hit.score for hit in expected])
+    assert [row["score"] for row in rows] == pytest.approx([hit.score for hit in expected], rel=1e-6)
+
+
+def test_without_statistics_each_word_counts_the_same(corpus: Corpus) -> None:
+    """Where nobody has noted which words are frequent, the same rows come, by how many of the words they have."""
+    question = {"collection": "cosine", "mode": "text", "query": "dragon lantern ember", "k": 60}
+    noted = corpus.search(None, **question)
+    with corpus.connection.transaction(force_rollback=True):
+        corpus.connection.execute("delete from livedex.frequent_word")
+        rows = corpus.search(None, **question)
+    assert {row["document_id"] for row in rows} == {row["document_id"] for row in noted}
+    many = [sum(word in row["chunk"] for word in ("dragon", "lantern", "ember")) for row in rows]
+    assert many == sorted(many, reverse=True)
+    assert len(set(many)) == 3
+
+
+@pytest.mark.parametrize("mode", ["text", "hybrid"])
+def test_a_text_search_needs_no_right_to_write(corpus: Corpus, mode: str) -> None:
+    """In a READ ONLY transaction the same rows come."""
+    question = {"collection": "cosine", "mode": mode, "query": "dragon lantern"}
+    rows = corpus.search(QUERY, **question)
+    with corpus.connection.transaction():
+        corpus.connection.execute("set transaction read only")
+        assert corpus.search(QUERY, **question) == rows
 
 
 def test_hybrid_search_fuses_the_two_rankings_by_rank(corpus: Corpus) -> None:

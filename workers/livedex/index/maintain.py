@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from livedex.config import KafkaSettings
 from livedex.core.upkeep import Pace, sweep_due
@@ -70,6 +71,7 @@ class Maintainer:
         self._session: UpkeepSession | None = None
         self._measured: dict[int, _Measured] = {}
         self._swept_at: float | None = None
+        self._words_of: datetime | None = None  # when the statistics were made that the frequent words are from
         self._notes = _Notes()
         self.looks = 0  # that came to their end
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
@@ -136,6 +138,8 @@ class Maintainer:
             with self._noting(f"collection {kept.collection}", kept):
                 self._keep(session, kept)
         self._collect(session, generations)
+        with self._noting("frequent words"):
+            self._follow_words(session)
         self._show(session.generations())
 
     def _keep(self, session: UpkeepSession, kept: Kept) -> None:
@@ -179,6 +183,13 @@ class Maintainer:
             self._swept_at = self._clock()
             if gone:
                 _log.info("upkeep.collected", chunks=gone)
+
+    def _follow_words(self, session: UpkeepSession) -> None:
+        """Let searches know what words are frequent now, once the statistics are others."""
+        analyzed = session.value("analyzed")
+        if analyzed is not None and analyzed != self._words_of:
+            session.value("note_frequent_words")
+            self._words_of = analyzed
 
     def _note_worker(self, kept: Kept | None, problem: str | None) -> None:
         """Let `livedex status` say who does the upkeep, and what is in the way."""

@@ -14,6 +14,7 @@ import numpy as np
 import psycopg
 import pytest
 from psycopg import errors, sql
+from structlog.testing import capture_logs
 
 from livedex.catalogue import Generation
 from livedex.core.mailbox import PIECE, SEAL, ForgedError, collect, read
@@ -400,12 +401,26 @@ def test_the_cache_is_bounded(served: Served, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_worker_comes_back_to_its_mailbox(served: Served) -> None:
-    """When its session is ended, the worker looks again soon."""
+    """When its session is ended, the worker looks again soon, each time, and says so."""
     ended = (
         "select pg_terminate_backend(pid, 5000) from pg_stat_activity where application_name like '%-mailbox' "
         "and datname = current_database()"
     )
-    assert served.connection.execute(ended).fetchall() == [(True,)]
+    present = "select exists (select from livedex.advisory_locks where form = 2)"
+    with capture_logs() as lines:
+        for _ in range(3):
+            assert served.connection.execute(ended).fetchall() == [(True,)]
+            until(lambda: served.connection.execute(present).fetchone() == (True,))
+            assert len(served.connection.execute(SEARCH, (unused(),)).fetchall()) == 1
+    assert [line["event"] for line in lines if line["event"].startswith("mailbox.")] == ["mailbox.interrupted"] * 3
+
+
+def test_nothing_ends_the_mailbox_for_good(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also a defect, here in what reads the keys, is tried again."""
+    with capture_logs() as lines, monkeypatch.context() as patched:
+        patched.setattr("livedex.query.mailbox.collect", int)
+        until(lambda: [line for line in lines if line["event"] == "mailbox.interrupted"])
+        assert lines[0]["why"] == "TypeError"
     present = "select exists (select from livedex.advisory_locks where form = 2)"
     until(lambda: served.connection.execute(present).fetchone() == (True,))
     assert len(served.connection.execute(SEARCH, (unused(),)).fetchall()) == 1

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from livedex.core.backoff import backoff
 from livedex.core.mailbox import PRESENCE_CLASS, ForgedError, Question, collect, digest_of, read
 from livedex.database import Connection, first_line, open_session, query, translated
-from livedex.errors import LivedexError, UnavailableError
+from livedex.errors import LivedexError
 from livedex.lifecycle import Stop
 from livedex.observe import QueryMetrics, logger
 from livedex.query.active import Encoders
@@ -51,23 +51,23 @@ class Mailbox:
         self._seen: dict[tuple[int, bytes], float] = {}  # when a question was first seen
         self._present: set[int] = set()  # the generations that this worker is said to have
         self._prune_at = 0.0
+        self._attempts = 0  # since it was last looked into
 
     def start(self) -> None:
         """Look into the mailbox from now on, in a thread of its own."""
         threading.Thread(target=self._run, name=f"{self._name}-mailbox", daemon=True).start()
 
     def _run(self) -> None:
-        attempt = 0
         while not self._stop.asked:
             try:
                 with translated():
                     self._serve()
-                attempt = 0
-            except (UnavailableError, psycopg.Error, LivedexError) as error:
-                attempt += 1
-                if attempt == 1:
-                    _log.warning("mailbox.interrupted", why=first_line(error))
-                self._stop.wait(backoff(attempt, random.random()))  # noqa: S311
+            except Exception as error:  # noqa: BLE001 - a mailbox that nobody looks into would be missed by its readers only
+                self._attempts += 1
+                if self._attempts == 1:
+                    known = isinstance(error, LivedexError | psycopg.Error)
+                    _log.warning("mailbox.interrupted", why=first_line(error) if known else type(error).__name__)
+                self._stop.wait(backoff(self._attempts, random.random()))  # noqa: S311
 
     def _serve(self) -> None:
         """One connection's life."""
@@ -87,6 +87,7 @@ class Mailbox:
         while not self._stop.wait(nap):
             self._say_what_is_loaded(reader)
             questions = self._look(reader, secret)
+            self._attempts = 0
             if questions:
                 self._answer(questions, writer)
             nap = SHORTEST_NAP if questions else min(nap * GROWTH, LONGEST_NAP)

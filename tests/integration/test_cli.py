@@ -317,7 +317,7 @@ def test_doctor_finds_everything_in_order(livedex: Terminal) -> None:
     """One ok line for each check, and exit 0."""
     done = livedex("doctor")
     assert done.code == 0, done.out
-    checks = ["kafka", "postgres", "pgvector", "migrations", "permissions", "buffers", "clock", "topics", "model"]
+    checks = ["kafka", "postgres", "pgvector", "migrations", "permissions", "buffers", "clock", "topics", "model", "texts"]
     assert [line.split()[:2] for line in done.out.splitlines()] == [["ok", check] for check in checks]
 
 
@@ -329,7 +329,7 @@ def test_doctor_says_what_to_do(livedex: Terminal, running: Running, empty_datab
     assert done.code == 1
     marks = {line.split()[1]: line.split()[0] for line in done.out.splitlines()}
     sound = {check for check, mark in marks.items() if mark == "ok"}
-    assert sound == {"postgres", "buffers", "clock"}
+    assert sound == {"postgres", "buffers", "clock", "texts"}
     assert marks.keys() - sound == {"kafka", "pgvector", "migrations", "permissions", "topics", "model"}
     assert done.out.count("run livedex migrate") >= 3
     other = livedex("doctor", LIVEDEX_EMBEDDER="auto")

@@ -183,6 +183,13 @@ def test_without_a_worker_a_new_text_is_refused_at_once(database_url: str) -> No
         assert rows == [("apples",)]
 
 
+def test_doctor_tells_whether_a_worker_is_there(served: Served, database_url: str, workers: Workers) -> None:
+    """It counts the workers of this database, and knows the way that texts take."""
+    said = workers.run("doctor", LIVEDEX_DATABASE_URL=served.url).stdout
+    assert "livedex.search asks by the mailbox; query workers that are connected: 1" in said
+    assert "no query worker is connected" in workers.run("doctor", LIVEDEX_DATABASE_URL=database_url).stdout
+
+
 def test_a_worker_of_another_database_does_not_count(served: Served, database_url: str) -> None:
     """A query worker that is connected to another database of the server cannot answer, and 57P03 says so."""
     assert served.url != database_url

@@ -7,6 +7,7 @@ import typer
 from livedex import catalogue, migrate
 from livedex.cli.session import data, settings
 from livedex.config import Settings
+from livedex.core.mailbox import PRESENCE_CLASS
 from livedex.database import Connection, check_pgvector, connect, first_line
 from livedex.encoders.models import digest_of, find_model
 from livedex.errors import ConfigError, LivedexError
@@ -17,7 +18,7 @@ LARGEST_CLOCK_DIFFERENCE = 2.0  # seconds; more spoils freshness figures
 
 
 def doctor() -> None:
-    """Check Kafka, Postgres, pgvector, the migrations, the topics and the model."""
+    """Check Kafka, Postgres, pgvector, the migrations, the topics, the model, and who embeds texts for SQL."""
     chosen = settings()
     checks = [("kafka", lambda: _kafka(chosen)), ("postgres", lambda: _postgres(chosen))]
     sound = [_run(name, check) for name, check in checks]
@@ -31,6 +32,7 @@ def doctor() -> None:
                 ("clock", lambda: _clock(connection)),
                 ("topics", lambda: _topics(chosen, connection)),
                 ("model", lambda: _model(chosen, connection)),
+                ("texts", lambda: _texts(connection)),
             ]
             sound += [_run(name, check) for name, check in more]
     if not all(sound):
@@ -143,3 +145,21 @@ def _model(chosen: Settings, connection: Connection) -> str:
                 f"the model {pinned.model!r} here is not the one of collection {generation.collection}: install that one"
             )
     return ", ".join(sorted({generation.identity.model for generation in generations})) or "no collection yet"
+
+
+def _texts(connection: Connection) -> str:
+    """Who embeds texts for SQL, and how they get there. No worker is no fault: not everybody searches so."""
+    row = connection.execute(
+        "select (select count(distinct l.pid) from pg_locks l"
+        "         where l.locktype = 'advisory' and l.granted and l.objsubid = 2 and l.classid::bigint = %s"
+        "           and l.database = (select oid from pg_database where datname = current_database())),"
+        "       exists (select from pg_extension where extname = 'dblink')"
+        "       and exists (select from pg_foreign_server where srvname = 'livedex_worker')",
+        (PRESENCE_CLASS,),
+    ).fetchone()
+    assert row is not None
+    watching, by_dblink = row
+    if not watching:
+        return "no query worker is connected: livedex.search embeds no new texts until livedex serve runs"
+    way = "dblink" if by_dblink else "the mailbox"
+    return f"livedex.search asks by {way}; query workers that are connected: {watching}"

@@ -353,6 +353,23 @@ def test_connections_are_bounded(server: WireServer, monkeypatch: pytest.MonkeyP
             assert ask(third, statement()).startswith("[")
 
 
+def test_a_flood_makes_no_threads(server: WireServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond those that are refused in words, strangers are closed at once."""
+    monkeypatch.setattr(wire, "MOST_CONNECTIONS", 1)
+    monkeypatch.setattr(wire, "MOST_REFUSED", 2)
+    host, _, port = server.address.rpartition(":")
+    strangers = [socket.create_connection((host, int(port)), timeout=5) for _ in range(20)]
+    try:
+        assert strangers[-1].recv(1) == b""
+        assert len([thread for thread in threading.enumerate() if thread.name == "wire-session"]) <= 3
+    finally:
+        for stranger in strangers:
+            stranger.close()
+    until(lambda: not server._open)
+    with connect(server) as connection:
+        assert ask(connection, statement()).startswith("[")
+
+
 @pytest.mark.parametrize("login", [True, False])
 def test_who_is_silent_is_closed(server: WireServer, monkeypatch: pytest.MonkeyPatch, login: bool) -> None:
     """Before the password soon, afterwards later."""

@@ -18,6 +18,7 @@ from livedex.query.wire_auth import Password, read_password
 from livedex.query.wire_protocol import ClosedError, Talk
 
 MOST_CONNECTIONS = 500  # each is a thread that sleeps: one for each database session that has asked of late
+MOST_REFUSED = 50  # at a time that are told so; more are closed without a word
 LOGIN_SECONDS = 5.0  # for each message up to the password
 IDLE_SECONDS = 300.0  # who asks again later connects again
 
@@ -72,9 +73,14 @@ class WireServer:
                 time.sleep(0.05)
                 continue
             with self._lock:
-                full = len(self._open) >= MOST_CONNECTIONS
-                self._open.add(connection)
-            threading.Thread(target=self._serve, args=(connection, full), name="wire-session", daemon=True).start()
+                there = len(self._open)
+                if there < MOST_CONNECTIONS + MOST_REFUSED:
+                    self._open.add(connection)
+            if there < MOST_CONNECTIONS + MOST_REFUSED:
+                arguments = (connection, there >= MOST_CONNECTIONS)
+                threading.Thread(target=self._serve, args=arguments, name="wire-session", daemon=True).start()
+            else:
+                _shut(connection)
 
     def _serve(self, connection: socket.socket, full: bool) -> None:
         try:

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from bench import (
     part_apply,
+    part_ask,
     part_chunks,
     part_encode,
     part_live,
@@ -52,6 +53,7 @@ PARTS: Mapping[str, Callable[[Scene], Iterator[Figure]]] = {
         part_stream,
         part_live,
         part_search,
+        part_ask,
         part_replay,
     )
 }

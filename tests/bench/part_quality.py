@@ -1,4 +1,5 @@
-"""Whether cutting by content costs retrieval: known-item search with both ways of cutting, all else equal.
+"""Whether cutting by content costs retrieval: known-item search with both ways of cutting, all else equal; and whether words
+beside the vectors find more.
 
 A heading is the question, and its document the only answer; in the document the heading says nothing any more. Documents are
 ranked by their best chunk, all chunks are compared. No titles, no headings as context: only the cuts differ.
@@ -12,15 +13,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from bench.corpus import Text
+from bench.direct import opened
 from bench.figures import Figure
+from bench.filling import fill
+from bench.judging import DEPTH, fused, ndcg
 from bench.part_chunks import Cutter
 from bench.scene import Scene
 from livedex.config import DEFAULT_MODEL
+from livedex.database import connect, prepare
 from livedex.encoders import Encoder, ModelSpec, open_encoder
 
 PART = "quality"
 QUESTIONS = 400
-DEPTH = 10  # of nDCG
 _HEADING = re.compile(r"^#{2,4} +(.{12,}?)\s*$", re.MULTILINE)
 
 
@@ -34,6 +39,24 @@ def measure(scene: Scene) -> Iterator[Figure]:
         part=PART, name=f"nDCG@{DEPTH}, cut by content against the recursive splitter", value=ours / theirs, unit="x", aim=0.99,
         detail=f"{ours:.3f} against {theirs:.3f}, {len(questions)} questions to {len(documents)} documents",
     )  # fmt: skip
+    yield _fused(
+        scene, encoder, questions, {name: [found.text for found in cutter.cut(text)] for name, text in documents.items()}
+    )
+
+
+def _fused(scene: Scene, encoder: Encoder, questions: Mapping[str, str], cut: Mapping[str, Sequence[str]]) -> Figure:
+    """The same questions to Postgres: by meaning, by words, and by both."""
+    seen: set[str] = set()
+    texts = []
+    for name, pieces in cut.items():
+        own = [piece for piece in dict.fromkeys(pieces) if piece.strip() and piece not in seen]
+        seen.update(own)
+        texts.append(Text(name=name, package="", chunks=own))
+    vectors = encoder.encode_documents([piece for text in texts for piece in text.chunks])
+    with scene.database() as workers, opened(workers.database_url, 5) as direct, connect(workers.database_url) as connection:
+        prepare(connection)
+        fill(connection, direct.generation, texts, vectors)
+        return fused(PART, ndcg(connection, questions, encoder.encode_queries(list(questions))), len(questions))
 
 
 def judged(texts: Mapping[str, str], count: int) -> tuple[dict[str, str], dict[str, str]]:

@@ -25,8 +25,13 @@ select g.generation_id, g.chunking_id, c.collection_id, c.name as collection, g.
        exists (select from pg_locks l
                 where l.relation = t.oid and l.database = (select oid from pg_database where datname = current_database())
                   and l.mode = 'ShareUpdateExclusiveLock' and l.pid <> pg_backend_pid()) as in_work,
-       pg_relation_size(t.oid) / current_setting('block_size')::int as pages,
-       coalesce(u.deleted, 0) as deleted, u.unmapped, u.recall, u.first_recall,
+       pg_relation_size(t.oid) / current_setting('block_size')::int as pages, pg_relation_size(t.oid) as bytes,
+       g.dimension, g.storage, pg_stat_get_dead_tuples(t.oid) as dead,
+       -- not only by the statistics, which end with a crash, and count twice what is loaded and analyzed at once
+       case when t.reltuples > 0 then t.reltuples::bigint else pg_stat_get_live_tuples(t.oid) end as live,
+       (select o.option_value::float8 from pg_options_to_table(t.reloptions) o
+         where o.option_name = 'autovacuum_vacuum_scale_factor') as vacuum_factor,
+       u.unmapped, u.recall, u.first_recall,
        extract(epoch from clock_timestamp() - u.built_at)::float8 as age
   from livedex.collection c
   join livedex.generation g on g.generation_id in (c.active_generation, c.building_generation)
@@ -50,6 +55,25 @@ create index concurrently {index} on livedex.{embeddings} using hnsw (embedding 
 -- name: rebuild_index
 reindex index concurrently livedex.{index}
 
+-- name: lock_indexes
+-- Keeps away who builds, rebuilds, drops or vacuums there, and nobody who reads or writes.
+lock table livedex.{embeddings} in share update exclusive mode
+
+-- name: invalid_index
+select x.oid::bigint
+  from livedex.vector_indexes i
+  join pg_class x on x.relname = i.name and x.relnamespace = 'livedex'::regnamespace
+ where i.name = %(index)s and i.own and not i.valid
+
+-- name: rename_index
+alter index livedex.{index} rename to {aside}
+
+-- name: building
+-- As much as it needs, up to what the server has for its buffers, and no less than it gives anyhow: beyond its memory a build
+-- becomes several times slower.
+select set_config('maintenance_work_mem', greatest(least(%(memory)s::bigint, pg_size_bytes(current_setting('shared_buffers'))),
+                                                   pg_size_bytes(current_setting('maintenance_work_mem'))) / 1024 || 'kB', false)
+
 -- name: drop_index
 drop index concurrently if exists livedex.{index}
 
@@ -64,7 +88,7 @@ select count(*) as vectors,
   from livedex.{embeddings} e tablesample system (%(percent)s)
 
 -- name: probe
-select livedex.index_recall(%(generation_id)s, %(queries)s, make_interval(secs => %(budget)s))
+select queries, nearest, hits from livedex.probe_index(%(generation_id)s, %(queries)s, make_interval(secs => %(budget)s))
 
 -- name: note_worker
 insert into livedex.upkeep (generation_id, worker, problem) values (%(generation_id)s, %(worker)s, %(problem)s)
@@ -72,16 +96,25 @@ on conflict (generation_id) do update set worker = excluded.worker, problem = ex
 
 -- name: note_built
 update livedex.upkeep
-   set deleted = 0, recall = null, first_recall = null, built_at = clock_timestamp()
+   set deleted = 0, recall = null, first_recall = null, built_at = clock_timestamp(),
+       probe_queries = 0, probe_nearest = 0, probe_hits = 0
  where generation_id = %(generation_id)s
 
 -- name: note_unmapped
 update livedex.upkeep set unmapped = %(unmapped)s where generation_id = %(generation_id)s
 
--- name: note_recall
-update livedex.upkeep
-   set recall = %(recall)s, first_recall = coalesce(first_recall, %(recall)s)
- where generation_id = %(generation_id)s
+-- name: note_probe
+-- Probes are added up until they asked for enough to say a share: of a few queries it is noise.
+update livedex.upkeep u
+   set recall = coalesce(n.recall, u.recall), first_recall = coalesce(u.first_recall, n.recall),
+       probe_queries = case when n.recall is null then n.queries else 0 end,
+       probe_nearest = case when n.recall is null then n.nearest else 0 end,
+       probe_hits = case when n.recall is null then n.hits else 0 end
+  from (select s.*, case when s.queries >= %(least)s then s.hits::float8 / nullif(s.nearest, 0) end as recall
+          from (select probe_queries + %(queries)s as queries, probe_nearest + %(nearest)s as nearest,
+                       probe_hits + %(hits)s as hits
+                  from livedex.upkeep where generation_id = %(generation_id)s) s) n
+ where u.generation_id = %(generation_id)s
 
 -- name: end_of_slice
 -- The last of the chunks that are looked at next.
@@ -117,6 +150,18 @@ select c.chunk_key
  where o.chunk_key > %(after)s and o.chunk_key <= %(upto)s and o.since <= now() - k.orphan_grace
    and not exists (select from livedex.document_chunk m where m.chunk_key = o.chunk_key)
  order by c.chunk_key
+ limit %(most)s
+   for update of c skip locked
+
+-- name: lock_oldest
+-- The oldest orphans of a collection, whatever is left of their grace; but none that may be staged for a batch in flight.
+select c.chunk_key
+  from livedex.chunk_orphan o
+  join livedex.chunk c on c.chunk_key = o.chunk_key
+  join livedex.collection k on k.collection_id = c.collection_id
+ where c.collection_id = %(collection_id)s and o.since <= now() - least(k.orphan_grace, make_interval(secs => %(least)s))
+   and not exists (select from livedex.document_chunk m where m.chunk_key = o.chunk_key)
+ order by o.since, o.chunk_key
  limit %(most)s
    for update of c skip locked
 

@@ -187,9 +187,12 @@ create table livedex.upkeep (
   problem       text, -- why something that is due cannot be done; null: nothing is in the way
   deleted       bigint not null default 0, -- vectors that were deleted since the index was built
   unmapped      float8, -- share of the vectors that no document has
-  recall        float8, -- share of the nearest that the index finds, by the last probe
-  first_recall  float8, -- the same by the first probe after the index was built
-  built_at      timestamptz
+  recall        float8, -- share of the nearest that the index finds, by the last probes
+  first_recall  float8, -- the same by the first probes after the index was built
+  built_at      timestamptz,
+  probe_queries int not null default 0, -- asked for since `recall` was told: so many queries,
+  probe_nearest bigint not null default 0, -- which have so many nearest,
+  probe_hits    bigint not null default 0 -- of which the index found so many
 );
 
 grant select on livedex.collection, livedex.chunking, livedex.generation, livedex.source, livedex.schema_migration

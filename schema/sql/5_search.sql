@@ -314,10 +314,10 @@ begin
 end
 $$;
 
-/* How much of the truth the vector index of a generation finds: the share of the ten nearest, over some of the stored vectors.
-   As many are asked for as the budget allows, at least one; null where there is none. Only vectors of some pages are drawn, so
-   that the draw costs the same in a large table. */
-create function livedex.index_recall(wanted int, queries int, budget interval) returns float8
+/* How much of the truth the vector index of a generation finds: of the ten nearest of some of the stored vectors. `queries` are
+   asked for, or as many as the budget allows, at least one, and told. Only vectors of some pages are drawn, so that the draw
+   costs the same in a large table. */
+create function livedex.probe_index(wanted int, inout queries int, budget interval, out nearest bigint, out hits bigint)
 language plpgsql volatile security definer set search_path = pg_catalog, livedex, pg_temp
 set hnsw.ef_search = 100 -- the least that a search takes
 set enable_seqscan = off
@@ -332,30 +332,37 @@ declare
   farthest float8;
   there bigint;
   seen bigint;
-  asked bigint := 0;
-  found_by_index bigint := 0;
+  most constant int := queries;
 begin
+  queries := 0;
+  nearest := 0;
+  hits := 0;
   select * into strict g from livedex.generation where generation_id = wanted;
   rows_of := format('livedex.embedding_%s', g.generation_id);
   distance := format('embedding operator(%1$s.%2$s) $1::%1$s.%3$s', livedex.vector_schema(),
     case g.metric when 'cosine' then '<=>' when 'dot' then '<#>' else '<->' end, g.storage);
   for near in execute format('select embedding::text from %s tablesample system (%s) order by random() limit %s', rows_of,
-    least(100, 100.0 * 2000 * current_setting('block_size')::int / greatest(pg_relation_size(rows_of), 1)), queries)
+    least(100, 100.0 * 2000 * current_setting('block_size')::int / greatest(pg_relation_size(rows_of), 1)), most)
   loop
     -- + 0: no index gives this order, so that every vector is compared
     execute format('select max(d), count(*) from (select (%s) + 0 as d from %s order by 1 limit 10) n', distance, rows_of)
        into farthest, there using near;
     execute format('select count(*) from (select %1$s as d from %2$s order by %1$s limit 10) n where d <= $2', distance, rows_of)
        into seen using near, farthest;
-    asked := asked + there;
-    found_by_index := found_by_index + least(seen, there);
+    queries := queries + 1;
+    nearest := nearest + there;
+    hits := hits + least(seen, there);
     exit when clock_timestamp() > deadline;
   end loop;
-  return found_by_index::float8 / nullif(asked, 0);
 end
 $$;
 
+-- The same as a share, null where there is nothing: for people, and for workers of an older livedex.
+create function livedex.index_recall(wanted int, queries int, budget interval) returns float8
+language sql volatile security definer set search_path = pg_catalog, livedex, pg_temp
+as $$ select p.hits::float8 / nullif(p.nearest, 0) from livedex.probe_index(wanted, queries, budget) p $$;
+
 revoke execute on all functions in schema livedex from public;
 grant execute on function livedex.search_vector, livedex.wait_for to livedex_search, livedex_query, livedex_indexer;
-grant execute on function livedex.index_recall, livedex.note_frequent_words to livedex_indexer;
+grant execute on function livedex.probe_index, livedex.index_recall, livedex.note_frequent_words to livedex_indexer;
 reset role;

@@ -191,7 +191,7 @@ def test_a_batch_that_comes_after_the_collector_is_planned_again(bench: Bench) -
     thread = threading.Thread(target=apply, daemon=True)
     waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%document_chunk%'"
     with bench.session.transaction():
-        assert collect_batch(bench.session, {**EVERYTHING, "most": 10}) == (1, 1)
+        assert collect_batch(bench.session, "lock_expired", {**EVERYTHING, "most": 10}) == (1, 1)
         thread.start()
         until(lambda: bench.one(waiting) == 1, what="the batch to wait for the collector")
     thread.join(timeout=10)

@@ -18,7 +18,10 @@ from livedex.observe import IndexMetrics
 from support.synthetic import Document, Piece, fill, gaussian, sentence
 from support.waiting import until
 
-FAST = Pace(look=0.05, measure=0.0, shortest_sweep=0.05, early_sweep=0.05, longest_sweep=0.05, probe=0.0, rebuild=0.0)
+FAST = Pace(
+    look=0.05, measure=0.0, shortest_sweep=0.05, early_sweep=0.05, longest_sweep=0.05, least_grace=0.0, probe=0.0, rebuild=0.0,
+    build_pause=0.05, longest_pause=0.05,
+)  # fmt: skip
 INDEXES = "select name, valid from livedex.vector_indexes order by name"
 
 

@@ -4,7 +4,19 @@ from dataclasses import replace
 
 import pytest
 
-from livedex.core.upkeep import IndexFacts, Pace, Step, caught_up, dead_share, next_step, sweep_due
+from livedex.core.upkeep import (
+    IndexFacts,
+    Pace,
+    Setback,
+    Step,
+    build_memory,
+    caught_up,
+    dead_share,
+    excess,
+    next_step,
+    probe_due,
+    sweep_due,
+)
 
 PACE = Pace(build_rows=100, rebuild=3600, most_dead=0.2, low_recall=0.9, recall_loss=0.05)
 NONE_YET = IndexFacts(wanted=True, ready=False, left_over=False, in_work=False, rows=99)
@@ -51,11 +63,68 @@ def test_no_step_but_a_rebuild_touches_a_valid_index() -> None:
                 assert found in (Step.NOTHING, Step.REBUILD)
 
 
-def test_the_dead_share_counts_what_was_deleted_since_the_build() -> None:
-    """Of a hundred vectors in the index, twenty deleted are a fifth; nothing deleted is nothing, whatever is left."""
+def test_the_dead_share_is_that_of_all_rows() -> None:
+    """Of a hundred rows, twenty dead are a fifth; nothing dead is nothing, whatever is left."""
     assert dead_share(20, 80) == 0.2
     assert dead_share(0, 0) == 0.0
     assert dead_share(5, 0) == 1.0
+
+
+def test_an_index_is_rebuilt_before_autovacuum_takes_the_dead_out_of_it() -> None:
+    """The share from which on autovacuum comes, which is of the live rows, leaves room for a rebuild."""
+    pace = Pace()
+    assert pace.vacuum_dead / (1 + pace.vacuum_dead) > 2 * pace.most_dead
+
+
+@pytest.mark.parametrize(
+    ("since_last", "age", "judged", "due"),
+    [
+        (None, None, False, True),
+        (599, 7200, True, False),
+        (600, 7200, True, True),
+        (59, 7200, False, False),
+        (60, 7200, False, True),
+        (59, 58, True, True),
+        (59, None, True, False),
+    ],
+)
+def test_a_probe_comes_in_its_turn(since_last: float | None, age: float | None, *, judged: bool, due: bool) -> None:
+    """An index that was built since is probed at once; one of which nothing is known yet more often."""
+    assert probe_due(since_last, age=age, judged=judged, pace=Pace()) is due
+
+
+def test_the_excess_is_what_has_to_go() -> None:
+    """Without it the unmapped are as large a share as they may be, and no larger; a smaller share and few vectors have none."""
+    pace = Pace(most_unmapped=0.2, early_from=1000)
+    gone = excess(1000, 0.5, pace)
+    assert (500 - gone) / (1000 - gone) <= 0.2 < (500 - gone + 1) / (1000 - gone + 1)
+    assert excess(1000, 0.2, pace) == excess(1000, 0.0, pace) == excess(999, 0.9, pace) == 0
+
+
+def test_a_build_gets_the_memory_that_it_needs() -> None:
+    """As measured for each row, and a little more: a table's rows are known by its size."""
+    assert 1481 * 100_000 < build_memory(100_000 * (768 + 44), dimension=384, storage="halfvec") < 1.2 * 1481 * 100_000
+    assert 2254 * 100_000 < build_memory(100_000 * (1536 + 44), dimension=384, storage="vector") < 1.2 * 2254 * 100_000
+    assert build_memory(0, dimension=384, storage="halfvec") == 0
+
+
+def test_a_build_that_fails_is_tried_again_after_pauses_that_double() -> None:
+    """Up to the longest."""
+    pace = Pace(build_pause=60, longest_pause=200)
+    found = [Setback.after(None, why="it fails", starved=False, now=1000.0, pace=pace)]
+    for _ in range(3):
+        found.append(Setback.after(found[-1], why="it fails", starved=False, now=1000.0, pace=pace))
+    assert [one.until - 1000.0 for one in found] == [60, 120, 200, 200]
+    assert not found[-1].serial
+
+
+def test_a_build_without_room_is_tried_again_at_once_by_one_process() -> None:
+    """Once: when that has no room either, it waits like any other, and stays with one process."""
+    first = Setback.after(None, why="no room", starved=True, now=1000.0, pace=Pace())
+    assert (first.serial, first.until) == (True, 1000.0)
+    second = Setback.after(first, why="no room", starved=True, now=1000.0, pace=Pace())
+    assert (second.serial, second.until) == (True, 1060.0)
+    assert Setback.after(second, why="another", starved=False, now=1000.0, pace=Pace()).serial
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,12 @@ chunks that nothing refers to.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import ceil
 
 UPKEEP_LOCK = 0x6C69766575706B  # "liveupk": the key of the advisory lock by which the one worker is elected
+ROW_BYTES = 44  # of the table of vectors beside the vector: its head, the key, the place in the page
+ELEMENT_BYTES = 720  # that a build takes beside the vector; measured: 1,481 of a halfvec(384), 2,254 of a vector(384)
+SPARE = 1.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +19,9 @@ class Pace:
     look: float = 5.0  # between looks at the indexes; and how late a worker takes over from one that ended
     build_rows: int = 20_000  # vectors from which on an index is built, however much is still to come
     measure: float = 30.0  # between measurements of the unmapped share
-    most_unmapped: float = 0.2  # share from which on the sweep does not wait for its turn
+    most_unmapped: float = 0.2  # share above which the sweep does not wait for its turn, and the oldest orphans go early
+    early_from: int = 20_000  # vectors; where there are fewer, comparing some in vain costs less than embedding them again
+    least_grace: float = 60.0  # of which every orphan has this much: it may be staged for a batch in flight
     early_sweep: float = 60.0  # and how long it waits then since the last
     shortest_sweep: float = 10.0  # between sweeps otherwise: a tenth of the grace, within these bounds
     longest_sweep: float = 600.0
@@ -24,8 +30,14 @@ class Pace:
     probe: float = 600.0  # between recall probes
     probe_queries: int = 50
     probe_budget: float = 5.0  # of a probe's time: comparing all of a million vectors takes about one
+    probe_limit: float = 30.0  # for a probe; one that takes longer has no answer
+    first_probe: float = 60.0  # between probes of an index of which nothing is known yet
+    least_queries: int = 30  # from which a recall is told, over as many probes as it takes: of fewer it is noise
     rebuild: float = 6 * 3600.0  # between two rebuilds of an index
-    most_dead: float = 0.2  # share of dead rows from which on an index is rebuilt: faster than vacuuming them out of it
+    build_pause: float = 60.0  # before a build that failed is tried again; doubled each time, up to
+    longest_pause: float = 3600.0
+    most_dead: float = 0.05  # share of dead rows from which on an index is rebuilt: faster than vacuuming them out of it,
+    vacuum_dead: float = 0.2  # for which autovacuum comes later, and only where rebuilding does not keep up
     low_recall: float = 0.9  # an index that finds fewer of the nearest is rebuilt,
     recall_loss: float = 0.05  # if it found so many more when it was new: some vectors are hard for any index
 
@@ -50,10 +62,41 @@ class IndexFacts:
     in_work: bool  # another session builds, rebuilds, drops or vacuums there at the moment
     rows: int = 0  # vectors, counted up to Pace.build_rows while there is no index
     caught_up: bool | None = None  # whether everything in the log is indexed; None: nobody asked
-    dead_share: float = 0.0  # vectors deleted since the index was built, of those and what is left
-    recall: float | None = None  # of the last probe; None: there was none since the index was built
-    first_recall: float | None = None  # of the first one since then
+    dead_share: float = 0.0  # of the rows that the index has
+    recall: float | None = None  # of the last probes; None: too few since the index was built
+    first_recall: float | None = None  # of the first ones since then
     age: float | None = None  # seconds since it was built; None: nobody knows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setback:
+    """A build that failed. Times in seconds of the caller's clock."""
+
+    why: str
+    failures: int  # in a row
+    until: float  # when it is tried again
+    serial: bool  # and then by one process, which needs no shared memory
+
+    @classmethod
+    def after(cls, before: "Setback | None", *, why: str, starved: bool, now: float, pace: Pace) -> "Setback":
+        """What follows from a failure after `before`. `starved`: the server had no room. The first time for want of it the
+        build is tried again at once, without parallel workers; otherwise after pauses that double.
+        """
+        serial = starved or (before is not None and before.serial)
+        if serial and (before is None or not before.serial):
+            return cls(why=why, failures=before.failures if before else 0, until=now, serial=True)
+        failures = 1 + (before.failures if before else 0)
+        pause = min(pace.longest_pause, pace.build_pause * 2.0 ** min(failures - 1, 30))
+        return cls(why=why, failures=failures, until=now + pause, serial=serial)
+
+
+def build_memory(table_bytes: int, *, dimension: int, storage: str) -> int:
+    """Bytes in which an index over a table of so many bytes is built at once. By the table's size, because nobody counted its
+    rows: it is the most that they can be.
+    """
+    vector = dimension * (2 if storage == "halfvec" else 4)
+    rows = table_bytes // (vector + ROW_BYTES)
+    return int(SPARE * rows * (vector + ELEMENT_BYTES))
 
 
 def next_step(facts: IndexFacts, pace: Pace) -> Step:
@@ -79,9 +122,24 @@ def _aged(facts: IndexFacts, pace: Pace) -> bool:
     return worse or facts.dead_share > pace.most_dead
 
 
-def dead_share(deleted: int, left: float) -> float:
-    """The share of dead rows in an index, of which so many were deleted since it was built, and so many are left."""
-    return deleted / (deleted + left) if deleted else 0.0
+def dead_share(dead: int, live: int) -> float:
+    """The share of dead rows."""
+    return dead / (dead + live) if dead else 0.0
+
+
+def probe_due(since_last: float | None, *, age: float | None, judged: bool, pace: Pace) -> bool:
+    """Whether to probe an index now: `since_last` the last time, None if never. `judged`: its recall is known already."""
+    if since_last is None or (age is not None and age < since_last):  # another index
+        return True
+    return since_last >= (pace.probe if judged else min(pace.first_probe, pace.probe))
+
+
+def excess(vectors: float, unmapped: float, pace: Pace) -> int:
+    """How many unmapped of so many vectors have to go until their share is as large as it may be. None of a few vectors."""
+    most = pace.most_unmapped
+    if vectors < pace.early_from:
+        return 0
+    return max(0, ceil((unmapped - most) * vectors / (1.0 - most)))
 
 
 def sweep_due(since_last: float, *, grace: float, unmapped: float, pace: Pace) -> bool:

@@ -1,25 +1,25 @@
 """The upkeep of the index, by one worker of all: its vector indexes and its orphans.
 
 Every worker tries to be the one; the lock of the session decides, and is free when that session ends. Whatever fails here is
-said once and tried again: no batch waits for the upkeep, and the worker's readiness does not depend on it.
+said once and tried again: no batch waits for the upkeep, and the worker's readiness does not depend on it. This thread
+measures, probes and collects; what may take hours, and what waits for other people's transactions, is done by a second one, see
+maintain_index.py.
 """
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 
+from psycopg import errors
+
 from livedex.config import KafkaSettings
-from livedex.core.upkeep import Pace, sweep_due
-from livedex.database import translated
-from livedex.errors import LivedexError, UnavailableError
-from livedex.index.maintain_index import keep_index
-from livedex.index.maintain_log import LogLook
-from livedex.index.maintain_orphans import sweep
+from livedex.core.upkeep import Pace, excess, probe_due, sweep_due
+from livedex.index.maintain_index import IndexKeeper
+from livedex.index.maintain_notes import Notes
+from livedex.index.maintain_orphans import collect_oldest, sweep
 from livedex.index.maintain_session import Kept, UpkeepSession
-from livedex.index.refusals import judged
 from livedex.lifecycle import Stop
 from livedex.observe import IndexMetrics, logger
 
@@ -37,25 +37,8 @@ class _Measured:
     probed_at: float | None = None
 
 
-@dataclass(slots=True, kw_only=True)
-class _Notes:
-    """What was said, so that it is said once."""
-
-    failing: dict[str, str] = field(default_factory=dict)  # by what fails
-    workers: dict[int, tuple[str, str | None]] = field(default_factory=dict)  # worker and problem, by generation
-
-    def failed(self, what: str, why: str) -> None:
-        if self.failing.get(what) != why:
-            self.failing[what] = why
-            _log.warning("upkeep.fails", what=what, why=why)
-
-    def passed(self, what: str) -> None:
-        if self.failing.pop(what, None) is not None:
-            _log.info("upkeep.works", what=what)
-
-
 class Maintainer:
-    """A thread of the index worker. `start` it, and `join` it after the stop was asked for."""
+    """Two threads of the index worker. `start` them, and `join` them after the stop was asked for."""
 
     def __init__(
         self, *, url: str, kafka: KafkaSettings, name: str, metrics: IndexMetrics, stop: Stop, pace: Pace,
@@ -67,91 +50,80 @@ class Maintainer:
         self._stop = stop
         self._pace = pace
         self._clock = clock
-        self._log_look = LogLook(kafka)
         self._session: UpkeepSession | None = None
         self._measured: dict[int, _Measured] = {}
         self._swept_at: float | None = None
         self._words_of: datetime | None = None  # when the statistics were made that the frequent words are from
-        self._notes = _Notes()
-        self.looks = 0  # that came to their end
+        self._notes = Notes(stop)
+        self._written: dict[int, str | None] = {}  # the problem that `livedex status` shows, by generation
+        self._keeper = IndexKeeper(url=url, kafka=kafka, name=name, stop=stop, pace=pace, notes=self._notes, clock=clock)
+        self._looks = 0
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
+
+    @property
+    def looks(self) -> int:
+        """How many looks came to their end, of either thread."""
+        return min(self._looks, self._keeper.looks)
 
     def start(self) -> None:
         """Begin."""
         self._thread.start()
+        self._keeper.start()
 
     @property
     def running(self) -> bool:
         """Whether it has begun and not ended."""
-        return self._thread.is_alive()
+        return self._thread.is_alive() or self._keeper.running
 
     def join(self, timeout: float) -> None:
         """Wait for the end; what takes longer is left to the end of the process."""
+        deadline = self._clock() + timeout
         if self._thread.is_alive():
             self._thread.join(timeout)
+        self._keeper.join(max(0.0, deadline - self._clock()))
 
     def _run(self) -> None:
         while not self._stop.asked:
-            with self._noting("upkeep"):
+            with self._notes.noting("upkeep"):
                 self._look()
-                self.looks += 1
+                self._looks += 1
+            if self._session is not None and self._session.broken:
+                self._leave()
             self._stop.wait(self._pace.look)
         self._leave()
-        self._log_look.close()
-
-    @contextmanager
-    def _noting(self, what: str, kept: Kept | None = None) -> Iterator[None]:
-        """Say what fails, once. Without its connection the session ends; with it, the upkeep of the others goes on."""
-        try:
-            with translated(), judged():
-                yield
-        except UnavailableError as error:
-            self._leave()
-            if kept is not None:
-                raise
-            if not self._stop.asked:  # which cancels what runs
-                self._notes.failed(what, str(error))
-        except Exception as error:  # noqa: BLE001 - the upkeep must not end because one thing failed
-            why = str(error) if isinstance(error, LivedexError) else f"{type(error).__name__}, which livedex did not expect"
-            self._notes.failed(what, why)
-            self._note_worker(kept, why)
-        else:
-            self._notes.passed(what)
-            self._note_worker(kept, None)
 
     def _leave(self) -> None:
         session, self._session = self._session, None
-        self._notes.workers.clear()
+        self._keeper.elected = False
+        self._written.clear()
         self._forget_gauges()
         if session is not None:
             session.close()
 
     def _look(self) -> None:
-        self._session = self._session or UpkeepSession(self._url, self._name, self._stop)
+        self._session = self._session or UpkeepSession(self._url, f"{self._name}-upkeep", self._stop)
         session = self._session
         if not session.elected():
             return
         generations = session.generations()
+        self._note_worker(session, generations)
+        self._keeper.elected = True
         written = {kept.generation_id for kept in generations}
         self._measured = {number: found for number, found in self._measured.items() if number in written}
         for kept in generations:
-            with self._noting(f"collection {kept.collection}", kept):
-                self._keep(session, kept)
-        self._collect(session, generations)
-        with self._noting("frequent words"):
+            with self._notes.noting(f"measuring {kept.collection}", kept.generation_id, session):
+                self._probe(session, kept, self._measure(session, kept))
+        with self._notes.noting("collecting", None, session):
+            self._collect(session, generations)
+        with self._notes.noting("frequent words", None, session):
             self._follow_words(session)
-        self._show(session.generations())
+        generations = session.generations()
+        self._note_worker(session, generations)
+        self._show(generations)
 
-    def _keep(self, session: UpkeepSession, kept: Kept) -> None:
-        if kept.generation_id not in self._notes.workers:
-            self._note_worker(kept, None)
-        measured = self._measure(session, kept)
-        self._probe(session, kept, measured)
-        keep_index(session, kept, vectors=measured.vectors, ends_of=self._log_look.ends, pace=self._pace)
-
-    def _measure(self, session: UpkeepSession, kept: Kept) -> _Measured:
+    def _measure(self, session: UpkeepSession, kept: Kept, *, anew: bool = False) -> _Measured:
         measured = self._measured.get(kept.generation_id)
-        if measured is not None and self._clock() - measured.at < self._pace.measure:
+        if measured is not None and not anew and self._clock() - measured.at < self._pace.measure:
             return measured
         percent = min(100.0, 100.0 * SAMPLED_PAGES / max(kept.pages, 1))
         arguments = {"chunking_id": kept.chunking_id, "percent": percent}
@@ -164,25 +136,41 @@ class Maintainer:
         return measured
 
     def _probe(self, session: UpkeepSession, kept: Kept, measured: _Measured) -> None:
-        last = measured.probed_at if kept.recall is not None else None  # None: a new index, or nobody asked yet
-        if kept.ready is None or (last is not None and self._clock() - last < self._pace.probe):
+        since_last = None if measured.probed_at is None else self._clock() - measured.probed_at
+        if kept.ready is None or not probe_due(since_last, age=kept.age, judged=kept.recall is not None, pace=self._pace):
             return
-        wanted = {"queries": self._pace.probe_queries, "budget": self._pace.probe_budget}
-        recall = session.value("probe", {"generation_id": kept.generation_id, **wanted})
-        measured.probed_at = self._clock()
-        if recall is not None:
-            session.execute("note_recall", {"generation_id": kept.generation_id, "recall": recall})
+        measured.probed_at = self._clock()  # also when there is no answer: what is too much is not asked at every look
+        wanted = {"generation_id": kept.generation_id, "queries": self._pace.probe_queries, "budget": self._pace.probe_budget}
+        try:
+            with session.limited(self._pace.probe_limit):
+                found = session.rows("probe", wanted)[0]
+        except errors.QueryCanceled:
+            _log.info("upkeep.probe_unanswered", collection=kept.collection, limit_s=self._pace.probe_limit)
+            return
+        session.execute("note_probe", {"generation_id": kept.generation_id, "least": self._pace.least_queries, **found})
 
     def _collect(self, session: UpkeepSession, generations: list[Kept]) -> None:
         if not generations:
             return
         since_last = float("inf") if self._swept_at is None else self._clock() - self._swept_at
         unmapped = max((found.unmapped for found in self._measured.values()), default=0.0)
-        if sweep_due(since_last, grace=min(kept.grace for kept in generations), unmapped=unmapped, pace=self._pace):
-            gone = sweep(session, self._pace, self._stop)
-            self._swept_at = self._clock()
-            if gone:
-                _log.info("upkeep.collected", chunks=gone)
+        if not sweep_due(since_last, grace=min(kept.grace for kept in generations), unmapped=unmapped, pace=self._pace):
+            return
+        gone = sweep(session, self._pace, self._stop)
+        for kept in generations:
+            gone += self._collect_early(session, kept)
+        self._swept_at = self._clock()
+        if gone:
+            _log.info("upkeep.collected", chunks=gone)
+
+    def _collect_early(self, session: UpkeepSession, kept: Kept) -> int:
+        """Where the unmapped share is too large, the oldest orphans go whatever is left of their grace, until it is not."""
+        known = self._measured.get(kept.generation_id)
+        if known is None or known.unmapped <= self._pace.most_unmapped:
+            return 0
+        measured = self._measure(session, kept, anew=True)  # without what the sweep took
+        surplus = excess(measured.vectors, measured.unmapped, self._pace)
+        return collect_oldest(session, kept.collection_id, surplus, self._pace, self._stop)
 
     def _follow_words(self, session: UpkeepSession) -> None:
         """Let searches know what words are frequent now, once the statistics are others."""
@@ -191,13 +179,13 @@ class Maintainer:
             session.value("note_frequent_words")
             self._words_of = analyzed
 
-    def _note_worker(self, kept: Kept | None, problem: str | None) -> None:
+    def _note_worker(self, session: UpkeepSession, generations: list[Kept]) -> None:
         """Let `livedex status` say who does the upkeep, and what is in the way."""
-        if kept is None or self._session is None or self._notes.workers.get(kept.generation_id) == (self._name, problem):
-            return
-        arguments = {"generation_id": kept.generation_id, "worker": self._name, "problem": problem}
-        self._session.execute("note_worker", arguments)
-        self._notes.workers[kept.generation_id] = (self._name, problem)
+        for kept in generations:
+            number, problem = kept.generation_id, self._notes.problem(kept.generation_id)
+            if number not in self._written or self._written[number] != problem:
+                session.execute("note_worker", {"generation_id": number, "worker": self._name, "problem": problem})
+                self._written[number] = problem
 
     def _show(self, generations: list[Kept]) -> None:
         for kept in generations:

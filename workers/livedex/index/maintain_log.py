@@ -8,10 +8,11 @@ from kafka.errors import KafkaError
 
 from livedex.config import KafkaSettings
 from livedex.errors import UnavailableError
-from livedex.index.maintain_index import Ends
 from livedex.kafka import open_admin, topics_of, translated
 
 PATIENCE_MS = 2_000
+
+Ends = dict[tuple[str, int], int]  # by topic and partition
 
 
 class LogLook:

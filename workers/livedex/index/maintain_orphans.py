@@ -4,6 +4,8 @@ It sweeps over all chunks in the order of their keys, in slices, each a few shor
 chunk meanwhile is either seen, or its foreign key fails and it is planned again: nothing that is referred to is ever deleted.
 """
 
+from typing import Any
+
 from livedex.core.upkeep import Pace
 from livedex.errors import ConflictError
 from livedex.index.maintain_session import UpkeepSession
@@ -43,7 +45,7 @@ def sweep_slice(session: UpkeepSession, after: int, upto: int, pace: Pace, stop:
     session.execute("forget_orphans", place)
     gone = 0
     while not stop.asked:
-        found, deleted = collect_batch(session, {**place, "most": pace.batch})
+        found, deleted = collect_batch(session, "lock_expired", {**place, "most": pace.batch})
         gone += deleted
         if found < pace.batch:
             break
@@ -51,8 +53,22 @@ def sweep_slice(session: UpkeepSession, after: int, upto: int, pace: Pace, stop:
     return gone
 
 
-def collect_batch(session: UpkeepSession, place: dict[str, int]) -> tuple[int, int]:
-    """One transaction of the collector: (orphans past the grace, of which so many were deleted)."""
+def collect_oldest(session: UpkeepSession, collection_id: int, surplus: int, pace: Pace, stop: Stop) -> int:
+    """Delete up to so many orphans of a collection, the oldest first, before their grace is over; how many were deleted."""
+    gone = 0
+    while gone < surplus and not stop.asked:
+        most = min(pace.batch, surplus - gone)
+        wanted = {"collection_id": collection_id, "least": pace.least_grace, "most": most}
+        with judged():
+            found, deleted = collect_batch(session, "lock_oldest", wanted)
+        gone += deleted
+        if found < most or not deleted:
+            break
+    return gone
+
+
+def collect_batch(session: UpkeepSession, choice: str, arguments: dict[str, Any]) -> tuple[int, int]:
+    """One transaction of the collector: (orphans that the query `choice` finds, of which so many were deleted)."""
     with session.transaction():
-        keys = [row["chunk_key"] for row in session.rows("lock_expired", place)]
+        keys = [row["chunk_key"] for row in session.rows(choice, arguments)]
         return len(keys), session.value("collect", {"keys": keys}) if keys else 0

@@ -37,7 +37,12 @@ class Kept:
     left_over: list[str]  # the names of what is not valid
     in_work: bool
     pages: int  # of the table of its vectors
-    deleted: int
+    bytes: int  # the same
+    dimension: int
+    storage: str
+    dead: int  # rows of that table, which its index still has
+    live: int  # about how many
+    vacuum_factor: float | None  # the share of dead rows from which on autovacuum comes; None: the server's
     unmapped: float | None
     recall: float | None
     first_recall: float | None
@@ -59,7 +64,7 @@ class UpkeepSession:
 
     def __init__(self, url: str, name: str, stop: Stop) -> None:
         self._stop = stop
-        self._connection = open_session(url, name=f"{name}-upkeep", settings=WRITER_SETTINGS)
+        self._connection = open_session(url, name=name, settings=WRITER_SETTINGS)
         self._elected = False
         self._owner = False
         with suppress(psycopg.Error):
@@ -70,6 +75,11 @@ class UpkeepSession:
         """End it, and with it the election."""
         with suppress(psycopg.Error):
             self._connection.close()
+
+    @property
+    def broken(self) -> bool:
+        """Whether there is nobody at the other end any more."""
+        return self._connection.closed or self._connection.broken
 
     def elected(self) -> bool:
         """Whether the upkeep is this session's; tries to make it so."""
@@ -119,6 +129,45 @@ class UpkeepSession:
         with self._connection.transaction():
             yield
 
+    @contextmanager
+    def limited(self, seconds: float) -> Iterator[None]:
+        """One transaction whose statements may take so long, and are canceled then."""
+        with self._connection.transaction():
+            self._connection.execute("select set_config('statement_timeout', %s, true)", (f"{round(seconds * 1000)}ms",))
+            yield
+
+    def set_aside(self, embeddings: str, index: str) -> str | None:
+        """Give an index that is not valid a name by which nobody can find and rebuild it, so that it may be dropped; that name,
+        or None when it is not there any more, or valid by now. The lock keeps everybody away who could make it valid.
+        """
+        with self._connection.transaction():
+            self._connection.execute(query("maintain", "lock_indexes", embeddings=embeddings))
+            found = self.value("invalid_index", {"index": index})
+            if found is None:
+                return None
+            aside = f"{embeddings}_hnsw_ccold{found}"
+            if aside != index:
+                self._connection.execute(query("maintain", "rename_index", index=index, aside=aside))
+            return aside
+
+    def defer_vacuum(self, embeddings: str, factor: float) -> None:
+        """Let autovacuum come to this table when so large a share is dead."""
+        statement = sql.SQL("alter table livedex.{} set (autovacuum_vacuum_scale_factor = {})")
+        self._connection.execute(statement.format(sql.Identifier(embeddings), sql.Literal(factor)))
+
+    @contextmanager
+    def building(self, memory: int, *, parallel: bool) -> Iterator[None]:
+        """Indexes are built in so many bytes, as far as the server is made for it; without `parallel` by no more processes."""
+        self._connection.execute(query("maintain", "building"), {"memory": memory})
+        if not parallel:
+            self._set({"max_parallel_maintenance_workers": "0"})
+        try:
+            yield
+        finally:
+            if not self.broken:
+                self._connection.execute("reset maintenance_work_mem")
+                self._connection.execute("reset max_parallel_maintenance_workers")
+
     def at_length(self, name: str, **identifiers: str) -> None:
         """Run a statement that may take hours, and waits for other transactions as long as they take. A stop cancels it."""
         with self._without_limits(), self._cancelled_by_stop():
@@ -159,3 +208,8 @@ class UpkeepSession:
         finally:
             done.set()
             thread.join()
+
+
+def memory_refused(error: Exception) -> bool:
+    """Whether the server had no room: memory, shared memory or disk."""
+    return isinstance(error.__cause__, errors.DiskFull | errors.OutOfMemory)

@@ -90,11 +90,11 @@ begin
 end
 $$;
 
-/* The statement behind search_vector. $1 vector, $2 collection_id, $3 chunking_id, $4 filter, $5 since, $6 until,
-   $7 candidates of each leg, $8 per_document, $9 k, $10 tsquery. It answers the rows with the number of candidates that
-   each leg gave, in one snapshot. A leg tests candidates against the map before its limit, so that rows no document has
-   (staged ahead, or left by an edit) cannot crowd out visible ones. `exact`: all eligible vectors are compared; `few`: words are
-   looked for in the eligible chunks, not in the text index. Null words: the mode has no text leg. */
+/* The statement that finds and ranks chunks. $1 vector, $2 collection_id, $3 chunking_id, $4 filter, $5 since, $6 until,
+   $7 candidates of each leg, $8 tsquery. It answers the number of candidates that each leg gave, and chunk keys with their scores. A
+   leg tests candidates against the map before its limit, so that rows no document has (staged ahead, or left by an edit) cannot
+   crowd out visible ones. `exact`: all eligible vectors are compared; `few`: words are looked for in the eligible chunks, not in
+   the text index. Null words: the mode has no text leg. */
 create function livedex.search_statement(
   g livedex.generation, mode text, exact boolean, few boolean, words text[], weights float8[]
 ) returns text
@@ -110,7 +110,6 @@ declare
   near text;
   weight text;
   worded text;
-  scored text;
 begin
   if mode <> 'text' then
     near := case
@@ -121,8 +120,8 @@ begin
         distance, g.generation_id, format(mapped, 'e'))
     end;
     -- + 0: the index gives its rows only nearly in order, here they are sorted
-    near := format('near as materialized (select chunk_key, distance, row_number() over (order by distance + 0, chunk_key) as rank '
-      'from (%s) n)', near);
+    near := format(case mode when 'vector' then 'near as (%s)' else 'near as materialized (select chunk_key, row_number() over '
+      '(order by distance + 0, chunk_key) as rank from (%s) n)' end, near);
   end if;
   if words is not null then
     -- the more words, and the rarer, the better, and shorter texts before longer ones; rarest words first, enough of them
@@ -131,45 +130,55 @@ begin
         from unnest(words[:32], weights[:32]) t(word, w)));
     worded := case
       when few then format('select c.chunk_key, %s as weight from eligible v join livedex.chunk c using (chunk_key) '
-        'where c.tsv @@ $10 order by weight desc, c.chunk_key limit $7', weight)
+        'where c.tsv @@ $8 order by weight desc, c.chunk_key limit $7', weight)
       -- offset 0: ranked first, so that the map is asked for the best only
       else format('select w.chunk_key, w.weight from (select c.chunk_key, %s as weight from livedex.chunk c '
-        'where c.collection_id = $2 and c.tsv @@ $10 order by weight desc, c.chunk_key offset 0) w '
+        'where c.collection_id = $2 and c.tsv @@ $8 order by weight desc, c.chunk_key offset 0) w '
         'where %s order by w.weight desc, w.chunk_key limit $7', weight, format(mapped, 'w'))
     end;
-    worded := format('worded as materialized (select chunk_key, weight, row_number() over (order by weight desc, chunk_key) as rank '
-      'from (%s) t)', worded);
+    worded := format(case mode when 'text' then 'worded as (%s)' else 'worded as materialized (select chunk_key, row_number() over '
+      '(order by weight desc, chunk_key) as rank from (%s) t)' end, worded);
   end if;
-  scored := case
-    when mode = 'vector' then format('select chunk_key, %s as score from near',
+  near := concat_ws(', ', case when exact and near is not null or few and worded is not null
+    then format('eligible as materialized (select distinct m.chunk_key from livedex.document d join livedex.document_chunk m using (doc_key) '
+                'where m.chunking_id = $3 and %s)', visible) end, near, worded);
+  return format('with %s select %s from %s', near, case
+    when mode = 'vector' then format('count(*), 0::bigint, array_agg(chunk_key), array_agg(%s)',
       case g.metric when 'cosine' then '1 - distance' when 'dot' then '-distance' else '1 / (1 + distance)' end)
-    when mode = 'text' then 'select chunk_key, weight as score from worded'
-    when words is null then 'select chunk_key, 1 / (60 + rank)::float8 as score from near'
-    else 'select chunk_key, coalesce(1 / (60 + near.rank)::float8, 0) + coalesce(1 / (60 + worded.rank)::float8, 0) as score '
-         'from near full join worded using (chunk_key)'
-  end;
-  return format($sql$
-    with %s, fused as (%s),
-    placed as (
+    when mode = 'text' then '0::bigint, count(*), array_agg(chunk_key), array_agg(weight)'
+    when words is null then 'count(*), 0::bigint, array_agg(chunk_key), array_agg(1 / (60 + rank)::float8)'
+    else 'count(near.rank), count(worded.rank), array_agg(chunk_key), '
+         'array_agg(coalesce(1 / (60 + near.rank)::float8, 0) + coalesce(1 / (60 + worded.rank)::float8, 0))'
+  end, case when mode = 'text' then 'worded' when words is null then 'near' else 'near full join worded using (chunk_key)' end);
+end
+$$;
+
+/* One try of search_vector: the k best rows, with the number of candidates that each leg gave. Stable, so that both of its statements
+   see one snapshot, of the statement that calls it. The second is the same for every search, so it is planned once a session. */
+create function livedex.best_chunks(
+  c livedex.collection, g livedex.generation, statement text, embedding vector, filter jsonb, since timestamptz, until timestamptz,
+  candidates int, wanted tsquery, per_document int, k int,
+  out from_vector bigint, out from_text bigint, out answer livedex.search_result[]
+) language plpgsql stable set search_path = pg_catalog, livedex, pg_temp set plan_cache_mode = force_generic_plan as $$
+declare
+  keys bigint[];
+  scores float8[];
+begin
+  execute statement into from_vector, from_text, keys, scores
+    using embedding, c.collection_id, g.chunking_id, filter, since, until, candidates, wanted;
+  answer := array(
+    with placed as (
       select d.document_id, f.score, d.title, m.ordinal, m.chunk_key, d.metadata,
              greatest(d.content_version[2], d.metadata_version[2]) as version, d.event_time, d.indexed_at,
              row_number() over (partition by d.doc_key order by f.score desc, m.ordinal) as nth
-        from fused f
-        join livedex.document_chunk m on m.chunk_key = f.chunk_key and m.chunking_id = $3
+        from unnest(keys, scores) f(chunk_key, score)
+        join livedex.document_chunk m on m.chunk_key = f.chunk_key and m.chunking_id = g.chunking_id
         join livedex.document d on d.doc_key = m.doc_key
-       where %s),
-    best as (select * from placed where nth <= $8 order by score desc, document_id, ordinal limit $9)
-    select %s, %s,
-           array(select row(b.document_id, b.score, b.title, c.text, b.ordinal, b.metadata, b.version, b.event_time,
-                            b.indexed_at)::livedex.search_result
-                   from best b join livedex.chunk c using (chunk_key) order by b.score desc, b.document_id, b.ordinal)
-    $sql$,
-    concat_ws(', ', case when exact and near is not null or few and worded is not null
-      then format('eligible as materialized (select distinct m.chunk_key from livedex.document d join livedex.document_chunk m using (doc_key) '
-                  'where m.chunking_id = $3 and %s)', visible) end, near, worded),
-    scored, visible,
-    case when near is null then '0::bigint' else '(select count(*) from near)' end,
-    case when worded is null then '0::bigint' else '(select count(*) from worded)' end);
+       where not d.deleted and d.collection_id = c.collection_id and d.metadata @> filter
+         and (since is null or d.event_time >= since) and (until is null or d.event_time < until)),
+    best as (select * from placed where nth <= per_document order by score desc, document_id, ordinal limit k)
+    select row(b.document_id, b.score, b.title, t.text, b.ordinal, b.metadata, b.version, b.event_time, b.indexed_at)::livedex.search_result
+      from best b join livedex.chunk t using (chunk_key) order by b.score desc, b.document_id, b.ordinal);
 end
 $$;
 
@@ -217,7 +226,9 @@ set plan_cache_mode = force_custom_plan -- what a filter selects differs by orde
 set jit = off -- estimates of the index scans are high, and compiling takes longer than they do
 as $$
 declare
-  most constant int := 5000; -- eligible chunks up to which comparing all is faster than the index and loses nothing
+  filtered constant boolean := filter <> '{}' or since is not null or until is not null;
+  -- eligible chunks up to which comparing all loses nothing: with a filter it is faster than the index too
+  most constant int := case when filtered then 5000 else 2000 end;
   c livedex.collection := livedex.searchable_collection(collection);
   g livedex.generation;
   q record; -- the words of the question
@@ -229,7 +240,6 @@ declare
   dimensions int;
   norm float8;
   candidates int; -- of each leg
-  filtered constant boolean := filter <> '{}' or since is not null or until is not null;
   few boolean;
   exact boolean;
   from_vector bigint;
@@ -271,9 +281,9 @@ begin
         from livedex.words_within(q.words, q.shares, chunks, case when few then 'infinity' else budget end) w;
     end if;
     perform set_config('hnsw.ef_search', least(greatest(candidates, 100), 1000)::text, true);
-    execute livedex.search_statement(g, mode, exact, few, q.words, q.weights)
-       into from_vector, from_text, answer
-      using embedding, c.collection_id, g.chunking_id, filter, since, until, candidates, per_document, k, wanted;
+    select b.from_vector, b.from_text, b.answer into from_vector, from_text, answer
+      from livedex.best_chunks(c, g, livedex.search_statement(g, mode, exact, few, q.words, q.weights), embedding, filter, since, until,
+                               candidates, wanted, per_document, k) b;
     exit when (exact or from_vector >= k) and cardinality(answer) >= k
            or exact and from_vector < candidates and from_text < candidates and (complete or mode = 'hybrid');
     if clock_timestamp() > deadline then
@@ -291,6 +301,6 @@ end
 $$;
 
 revoke execute on function livedex.quoted_word, livedex.note_frequent_words, livedex.question_words, livedex.words_within,
-  livedex.search_statement, livedex.count_eligible from public;
+  livedex.search_statement, livedex.best_chunks, livedex.count_eligible from public;
 grant execute on function livedex.note_frequent_words to livedex_indexer;
 reset role;

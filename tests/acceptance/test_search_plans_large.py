@@ -25,7 +25,7 @@ DIMENSION = 32
 SHARES = {"permille": 1000, "percent": 100, "tenth": 10, "half": 2}  # one document in so many has the mark
 QUERIES = gaussian(SEED + 1, 20, DIMENSION)
 VECTOR_INDEX, TEXT_INDEX = "Index Scan using embedding_1_hnsw", "Bitmap Index Scan on chunk_tsv_idx"
-TYPES = "vector, int, int, jsonb, timestamptz, timestamptz, int, int, int, tsquery"
+TYPES = "vector, int, int, jsonb, timestamptz, timestamptz, int, tsquery"
 
 # What Postgres may believe: what ANALYZE found, nothing, or what it found when there was hardly anything.
 BELIEFS = {
@@ -60,7 +60,7 @@ class Corpus:
             cursor.execute(f"set local plan_cache_mode = {cache}")
             cursor.execute(f"prepare search ({TYPES}) as {row[0]}")
             values = sql.SQL(", ").join([Vector(QUERIES[0]), self.generation.collection_id, self.generation.chunking_id,
-                                         Jsonb(filter), None, None, 50, 1, 10, "dragon"])  # fmt: skip
+                                         Jsonb(filter), None, None, 50, "dragon"])  # fmt: skip
             explain = sql.SQL("explain execute search ({})").format(values).as_string(self.connection)
             rows = cursor.execute(explain).fetchall()
             cursor.execute("deallocate search")

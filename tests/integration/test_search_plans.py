@@ -77,10 +77,10 @@ class Corpus:
         assert row is not None
         with self.connection.transaction(force_rollback=True), psycopg.RawCursor(self.connection) as cursor:
             cursor.execute("set local hnsw.iterative_scan = 'relaxed_order'")
-            types = "vector, int, int, jsonb, timestamptz, timestamptz, int, int, int, tsquery"
+            types = "vector, int, int, jsonb, timestamptz, timestamptz, int, tsquery"
             cursor.execute(f"prepare search ({types}) as {row[0]}")
             values = psycopg.sql.SQL(", ").join([Vector(QUERIES[0]), generation.collection_id, generation.chunking_id,
-                                                 Jsonb(filter), None, None, 50, 1, 10, "dragon"])  # fmt: skip
+                                                 Jsonb(filter), None, None, 50, "dragon"])  # fmt: skip
             rows = cursor.execute(
                 psycopg.sql.SQL("explain execute search ({})").format(values).as_string(self.connection)
             ).fetchall()

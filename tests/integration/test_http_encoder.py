@@ -1,6 +1,7 @@
 """An embedding server behind HTTP, asked in either dialect, that refuses, fails, is slow or away."""
 
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from livedex import apply
-from livedex.encoders import ModelSpec, open_encoder
+from livedex.encoders import ModelSpec, http, open_encoder
 from livedex.encoders.hash import HashEncoder
 from livedex.encoders.http import HttpEncoder
 from livedex.encoders.port import EncodingStopped
@@ -80,7 +81,7 @@ def test_requests_are_limited_in_number_and_size(told: EmbeddingServer) -> None:
     assert told.refusals == 0
 
 
-@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize("status", [424, 429, 500, 503])
 def test_what_is_refused_for_now_is_asked_again(told: EmbeddingServer, status: int) -> None:
     """Until the server takes it."""
     encoder = opened(told)
@@ -132,6 +133,74 @@ def test_a_text_that_the_server_refuses_is_at_fault_itself(told: EmbeddingServer
     with pytest.raises(InputRefusedError, match=r"answers 422 to .*/embed: told"):
         encoder.encode_documents(TEXTS[:3])
     assert told.refusals == 1
+
+
+@pytest.mark.parametrize("status", [424, 500])
+def test_a_text_that_the_server_fails_on_is_at_fault_itself(
+    told: EmbeddingServer, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """When others pass meanwhile; asked for again, also among others, it is refused without asking the server."""
+    monkeypatch.setattr(http, "FAILING_PATIENCE", 0.3)
+    encoder = opened(told, patience=1.0)
+    told.mark, told.marked = "number 2 ", status
+    with pytest.raises(InputRefusedError, match=f"fails on this text, and on others does not: .* status {status}"):
+        encoder.encode_documents(TEXTS[:20])
+    before = told.refusals
+    with pytest.raises(InputRefusedError, match="fails on this text"):
+        encoder.encode_documents(TEXTS[:4])
+    assert told.refusals == before
+    assert np.allclose(encoder.encode_documents(TEXTS[3:20]), EXPECTED[3:20], atol=1e-6)
+
+
+def test_a_request_that_is_too_much_for_the_server_is_halved(told: EmbeddingServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts that it fails on together, and not alone, are at fault in no way."""
+    monkeypatch.setattr(http, "FAILING_PATIENCE", 0.3)
+    encoder = opened(told, patience=1.0)
+    refusal = told._refusal
+    monkeypatch.setattr(told, "_refusal", lambda texts, token: 500 if len(texts) > 2 else refusal(texts, token))
+    assert np.allclose(encoder.encode_documents(TEXTS[:6]), EXPECTED[:6], atol=1e-6)
+
+
+def test_a_long_retry_after_is_kept_by_every_request(told: EmbeddingServer) -> None:
+    """Where the server asks for longer than anybody waits here, nothing is asked before, by nobody."""
+    encoder = opened(told, patience=60.0)
+    told.status, told.retry_after = 429, "30"
+    with pytest.raises(UnavailableError, match="status 429, and is to be asked again in 30 s"):
+        encoder.encode_documents(TEXTS[:3])
+    told.status = 200
+    with pytest.raises(UnavailableError, match=r"is to be asked again in (30|29|28) s"):
+        encoder.encode_queries(["a"])
+    assert (told.refusals, told.answers) == (1, 1)
+
+
+def test_a_query_does_not_wait_longer_for_a_place_than_for_an_answer(
+    told: EmbeddingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While other requests have all the places."""
+    monkeypatch.setattr(http, "QUERY_PATIENCE", 0.3)
+    encoder = opened(told, concurrency=1)
+    told.seconds = 2.0
+    asking = threading.Thread(target=encoder.encode_documents, args=(TEXTS[:3],))
+    asking.start()
+    until(lambda: told._busy, what="the place to be taken")
+    with pytest.raises(UnavailableError, match="busy with other requests"):
+        encoder.encode_queries(["a"])
+    assert told.answers == 1  # the one at the opening: the other request is under way
+    asking.join()
+
+
+def test_tokens_are_counted_by_several_requests_at_a_time(told: EmbeddingServer) -> None:
+    """As many as the settings say, in the order of the texts; a stop ends it."""
+    encoder = opened(told, concurrency=3)
+    told.seconds, told.busiest = 0.05, 0
+    assert encoder.count_tokens(TEXTS) == HashEncoder(SPEC).count_tokens(TEXTS)
+    assert told.busiest == 3
+    encoder = opened(told, concurrency=1)
+    told.seconds = 0.3
+    begun = time.monotonic()
+    with pytest.raises(EncodingStopped):
+        encoder.count_tokens(TEXTS * 10, stopped=lambda: time.monotonic() - begun > 0.2)
+    assert time.monotonic() - begun < 10  # of 19
 
 
 def test_a_server_that_changes_its_model_is_noticed_at_once(told: EmbeddingServer) -> None:

@@ -25,13 +25,14 @@ class EmbeddingServer:
     encoder: Encoder = field(default_factory=lambda: HashEncoder(ModelSpec(model=MODEL)))
     status: int = 200  # of every answer but /info
     retry_after: str | None = None
-    mark: str = ""  # a text with it is refused
+    mark: str = ""  # a text with it is refused,
+    marked: int = httpx.codes.UNPROCESSABLE_ENTITY  # with this status
     seconds: float = 0.0  # that an embedding takes
     token: str = ""  # that it wants
     batch: int = 8  # texts that it takes at a time
     answers: int = 0  # with a status of 200, to embeddings
     refusals: int = 0
-    busiest: int = 0  # embeddings at a time, at most
+    busiest: int = 0  # embeddings, or counts of tokens, at a time, at most
     address: str = ""
     _busy: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -54,13 +55,25 @@ class EmbeddingServer:
             with self._lock:
                 self._busy -= 1
 
+    def tokenize(self, texts: list[str]) -> list[list[dict[str, int]]]:
+        """As many tokens as the encoder counts."""
+        with self._lock:
+            self._busy += 1
+            self.busiest = max(self.busiest, self._busy)
+        try:
+            time.sleep(self.seconds)
+            return [[{"id": number} for number in range(count)] for count in self.encoder.count_tokens(texts)]
+        finally:
+            with self._lock:
+                self._busy -= 1
+
     def _refusal(self, texts: list[str], authorization: str | None) -> int | None:
         if self.token and authorization != f"Bearer {self.token}":
             return httpx.codes.UNAUTHORIZED
         if len(texts) > self.batch:
             return httpx.codes.REQUEST_ENTITY_TOO_LARGE
         if self.mark and any(self.mark in text for text in texts):
-            return httpx.codes.UNPROCESSABLE_ENTITY
+            return self.marked
         return None if self.status == httpx.codes.OK else self.status
 
     def inference(self) -> FastAPI:
@@ -77,7 +90,7 @@ class EmbeddingServer:
 
         @app.post("/tokenize")
         def tokenize(body: dict[str, Any]) -> Any:
-            return [[{"id": number} for number in range(count)] for count in self.encoder.count_tokens(body["inputs"])]
+            return self.tokenize(body["inputs"])
 
         return app
 

@@ -19,12 +19,14 @@ class Dialect(Protocol):
     revision: str  # empty: the server does not say
     texts_per_request: int
 
-    def embed(self, texts: Sequence[str], patience: float | None, stopped: Callable[[], bool]) -> Numbers:
-        """A vector for each text, in their order."""
+    def embed(
+        self, texts: Sequence[str], patience: float | None, stopped: Callable[[], bool], failing: float | None = None
+    ) -> Numbers:
+        """A vector for each text, in their order; `patience` and `failing` as for Conversation.post."""
         ...
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """At least as many as the model reads of each text."""
+    def count_tokens(self, texts: Sequence[str], stopped: Callable[[], bool]) -> list[int]:
+        """At least as many as the model reads of each text, of as many texts as one request may have."""
         ...
 
 
@@ -48,19 +50,17 @@ class Inference:
         self.revision = str(info.get("model_sha") or "")
         self.texts_per_request = int(info.get("max_client_batch_size") or TEXTS_PER_REQUEST)
 
-    def embed(self, texts: Sequence[str], patience: float | None, stopped: Callable[[], bool]) -> Numbers:
+    def embed(
+        self, texts: Sequence[str], patience: float | None, stopped: Callable[[], bool], failing: float | None = None
+    ) -> Numbers:
         """See Dialect."""
         body = {"inputs": list(texts), "normalize": False, "truncate": True}
-        return _rows(self._talk.post("/embed", body, patience=patience, stopped=stopped), len(texts))
+        return _rows(self._talk.post("/embed", body, patience=patience, failing=failing, stopped=stopped), len(texts))
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+    def count_tokens(self, texts: Sequence[str], stopped: Callable[[], bool]) -> list[int]:
         """See Dialect."""
-        counts: list[int] = []
-        for start in range(0, len(texts), self.texts_per_request):
-            part = list(texts[start : start + self.texts_per_request])
-            found = self._talk.post("/tokenize", {"inputs": part, "add_special_tokens": True})
-            counts += [len(tokens) for tokens in _rows(found, len(part))]
-        return counts
+        found = self._talk.post("/tokenize", {"inputs": list(texts), "add_special_tokens": True}, stopped=stopped)
+        return [len(tokens) for tokens in _rows(found, len(texts))]
 
 
 class OpenAi:
@@ -73,15 +73,17 @@ class OpenAi:
         self.revision = ""
         self.texts_per_request = TEXTS_PER_REQUEST
 
-    def embed(self, texts: Sequence[str], patience: float | None, stopped: Callable[[], bool]) -> Numbers:
+    def embed(
+        self, texts: Sequence[str], patience: float | None, stopped: Callable[[], bool], failing: float | None = None
+    ) -> Numbers:
         """See Dialect."""
         body = {"model": self._model, "input": list(texts), "encoding_format": "float"}
-        answer = self._talk.post("/embeddings", body, patience=patience, stopped=stopped)
+        answer = self._talk.post("/embeddings", body, patience=patience, failing=failing, stopped=stopped)
         data = answer.get("data") if isinstance(answer, dict) else None
         rows = sorted(_rows(data, len(texts)), key=lambda row: int(row["index"]))
         return [row["embedding"] for row in rows]
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+    def count_tokens(self, texts: Sequence[str], stopped: Callable[[], bool]) -> list[int]:  # noqa: ARG002
         """See Dialect. No tokenizer makes more tokens of a text than it has bytes."""
         return [len(text.encode()) + _FRAME for text in texts]
 

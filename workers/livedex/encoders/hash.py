@@ -33,7 +33,7 @@ class HashEncoder:
             document_prompt=spec.document_prompt or "",
         )
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+    def count_tokens(self, texts: Sequence[str], *, stopped: Callable[[], bool] = lambda: False) -> list[int]:  # noqa: ARG002
         """Four characters are a token, and two more frame the text."""
         prompt = len(self.identity.document_prompt)
         return [-(-(len(text) + prompt) // CHARACTERS_PER_TOKEN) + 2 for text in texts]

@@ -4,6 +4,7 @@ Prompts are put before the texts here, so that one server serves collections wit
 at a time, up to the limit of the settings.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,11 +13,15 @@ import numpy as np
 from livedex.encoders.dialects import Numbers, dialect_of
 from livedex.encoders.port import Identity, ModelSpec, Vectors, normalised
 from livedex.encoders.probe import TOLERANCE, agreement
-from livedex.encoders.remote import Conversation, InputRefusedError, Server
-from livedex.errors import ConfigError, SystemicError
+from livedex.encoders.remote import Conversation, FailingError, InputRefusedError, Server
+from livedex.errors import ConfigError, SystemicError, UnavailableError
 
 WITNESS = "the same words give the same vector"  # goes along with every batch
 QUERY_PATIENCE = 5.0  # seconds: somebody waits for the answer
+FAILING_PATIENCE = 5.0  # seconds with a server that fails, before it is found out whether that is because of a text
+REMEMBERED = 300.0  # seconds, of a text that the server fails on
+CULPRITS = 1_000  # of them
+_FAILS = "the embedding server fails on this text, and on others does not"
 
 
 class HttpEncoder:
@@ -30,6 +35,9 @@ class HttpEncoder:
         except (SystemicError, InputRefusedError) as error:
             raise ConfigError(str(error)) from error
         self._requests = ThreadPoolExecutor(server.concurrency, thread_name_prefix="embed-request")
+        # of its own: planning does not wait until all of the batch before is embedded
+        self._counts = ThreadPoolExecutor(server.concurrency, thread_name_prefix="count-request")
+        self._culprits: dict[str, float] = {}  # texts that the server fails on, and until when (monotonic) that is remembered
         self._normalise = spec.normalise
         self._witness = np.array(example, np.float32)
         self.identity = Identity(
@@ -43,19 +51,18 @@ class HttpEncoder:
             document_prompt=spec.document_prompt or "",
         )
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+    def count_tokens(self, texts: Sequence[str], *, stopped: Callable[[], bool] = lambda: False) -> list[int]:
         """See Encoder."""
-        prompt = self.identity.document_prompt
-        return self._dialect.count_tokens([prompt + text for text in texts])
+        parts = self._parts([self.identity.document_prompt + text for text in texts])
+        answers = self._counts.map(lambda part: self._dialect.count_tokens(part, stopped), parts)
+        return [count for found in answers for count in found]
 
     def encode_documents(self, texts: Sequence[str], *, stopped: Callable[[], bool] = lambda: False) -> Vectors:
         """See Encoder."""
         if not texts:
             return np.empty((0, self.identity.dimension), np.float32)
         prompted = [WITNESS, *(self.identity.document_prompt + text for text in texts)]
-        size = self._dialect.texts_per_request
-        parts = [prompted[start : start + size] for start in range(0, len(prompted), size)]
-        answers = self._requests.map(lambda part: self._dialect.embed(part, None, stopped), parts)
+        answers = self._requests.map(lambda part: self._embed(part, stopped), self._parts(prompted))
         first, *rows = [row for answer in answers for row in answer]
         self._check_witness(first)
         return self._vectors(rows)
@@ -64,6 +71,35 @@ class HttpEncoder:
         """See Encoder. UnavailableError within QUERY_PATIENCE when the server does not answer."""
         prompted = [self.identity.query_prompt + text for text in texts]
         return self._vectors(self._dialect.embed(prompted, QUERY_PATIENCE, lambda: False))
+
+    def _parts(self, texts: list[str]) -> list[list[str]]:
+        size = self._dialect.texts_per_request
+        return [texts[start : start + size] for start in range(0, len(texts), size)]
+
+    def _embed(self, part: list[str], stopped: Callable[[], bool]) -> Numbers:
+        """The vectors of a request's texts. Where the server fails on them, and not on the witness, the text is found that it
+        fails on: InputRefusedError, at once when it is asked for again, or no other would come to its turn.
+        """
+        for text in part:
+            if self._culprits.get(text, 0.0) > time.monotonic():
+                raise InputRefusedError(_FAILS)
+        try:
+            return self._dialect.embed(part, None, stopped, failing=FAILING_PATIENCE if len(part) > 1 else None)
+        except FailingError as error:
+            if part == [WITNESS] or not self._passes_witness(stopped):
+                raise
+            if len(part) == 1:
+                self._culprits = {**dict(list(self._culprits.items())[-CULPRITS:]), part[0]: time.monotonic() + REMEMBERED}
+                raise InputRefusedError(f"{_FAILS}: {error}") from error
+        middle = len(part) // 2
+        return self._embed(part[:middle], stopped) + self._embed(part[middle:], stopped)
+
+    def _passes_witness(self, stopped: Callable[[], bool]) -> bool:
+        try:
+            self._dialect.embed([WITNESS], FAILING_PATIENCE, stopped)
+        except UnavailableError:
+            return False
+        return True
 
     def _check_witness(self, row: list[float]) -> None:
         """SystemicError when the server runs another model than when it was opened, before any of its vectors is stored."""

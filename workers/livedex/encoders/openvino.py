@@ -50,7 +50,7 @@ class OpenVinoEncoder:
             document_prompt=facts.document_prompt if spec.document_prompt is None else spec.document_prompt,
         )
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+    def count_tokens(self, texts: Sequence[str], *, stopped: Callable[[], bool] = lambda: False) -> list[int]:  # noqa: ARG002
         """See Encoder."""
         return count_tokens(self._counting, [self.identity.document_prompt + text for text in texts])
 

@@ -60,8 +60,10 @@ class Encoder(Protocol):
         """What pins this encoder."""
         ...
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens the model would read of each text, as a document, with prompt and special tokens."""
+    def count_tokens(self, texts: Sequence[str], *, stopped: Callable[[], bool] = lambda: False) -> list[int]:
+        """How many tokens the model would read of each text, as a document, with prompt and special tokens. Raises
+        EncodingStopped soon after `stopped()` became true, where that takes long.
+        """
         ...
 
     def encode_documents(self, texts: Sequence[str], *, stopped: Callable[[], bool] = lambda: False) -> Vectors:

@@ -1,12 +1,12 @@
 """One conversation with an embedding server: JSON over HTTP, a few requests at a time, tried again where that helps.
 
-refused now (429, 5xx, no connection) -> tried again, as Retry-After says; then UnavailableError
+refused now (429, no connection)      -> tried again, as Retry-After says; then UnavailableError
+fails (5xx, TEI's 424)                -> the same; then FailingError: the server is at fault, or the text that it fails on
 refused for ever (401, 403, 404)      -> SystemicError: the operator has to act
 refused for this input (other 4xx)    -> InputRefusedError: the text is at fault
 """
 
 import random
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,18 +18,24 @@ from typing import Any
 import httpx
 
 from livedex.core.backoff import backoff
+from livedex.encoders.places import TICK, Places
 from livedex.encoders.port import EncodingStopped
 from livedex.errors import ConfigError, SystemicError, UnavailableError
 
 PATIENCE = 30.0  # seconds for an answer, and for all tries of a request together
-LONGEST_WAIT = 10.0  # seconds, whatever Retry-After says: the caller has its own ways of waiting
-_TICK = 0.1  # seconds between two looks at whether to stop
+LONGEST_WAIT = 10.0  # seconds, of ours between two tries; who has to wait longer is told, and the caller has its own ways
+LONGEST_HEEDED = 3600.0  # seconds of a Retry-After: what is longer is a mistake of the server
 _OPERATORS = {401, 403, 404, 405}
 _PASSING = {408, 425, 429}
+_FAILED = {424}  # how Text Embeddings Inference says that its model failed
 
 
 class InputRefusedError(Exception):
     """The server does not take this input, whoever asks and whenever."""
+
+
+class FailingError(UnavailableError):
+    """The server answers that it fails. On this input alone, or on any: the answer does not tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +66,8 @@ class Conversation:
         self._url = server.url.rstrip("/")
         self._patience = patience
         self._jitter = jitter
-        self._places = threading.BoundedSemaphore(server.concurrency)
+        self._places = Places(server.concurrency)
+        self._closed_until = 0.0  # monotonic: the server wants nothing before
         limits = httpx.Limits(max_connections=server.concurrency, max_keepalive_connections=server.concurrency)
         self._client = httpx.Client(headers=server.headers(), timeout=httpx.Timeout(patience, connect=5.0), limits=limits)
 
@@ -69,32 +76,60 @@ class Conversation:
         answer = self._send("GET", path, None, self._patience, lambda: False)
         return None if answer.status_code in {404, 405} else _json(self._settled(answer, path), path)
 
-    def post(self, path: str, body: Any, *, patience: float | None = None, stopped: Callable[[], bool] = lambda: False) -> Any:
-        """The JSON that `path` answers to `body`. `patience`: seconds for all tries together."""
-        answer = self._send("POST", path, body, self._patience if patience is None else patience, stopped)
+    def post(
+        self, path: str, body: Any, *, patience: float | None = None, failing: float | None = None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Any:  # fmt: skip
+        """The JSON that `path` answers to `body`. `patience`: seconds for all tries together; `failing`: the same with a server
+        that says that it fails.
+        """
+        answer = self._send("POST", path, body, self._patience if patience is None else patience, stopped, failing)
         return _json(self._settled(answer, path), path)
 
-    def _send(self, method: str, path: str, body: Any, patience: float, stopped: Callable[[], bool]) -> httpx.Response:
-        deadline = time.monotonic() + patience
-        attempt = 0
+    def _send(
+        self, method: str, path: str, body: Any, patience: float, stopped: Callable[[], bool], failing: float | None = None
+    ) -> httpx.Response:
+        begun = time.monotonic()
+        deadline, attempt = begun + patience, 0
         while True:
             attempt += 1
-            wait, why = None, ""
+            if stopped():
+                raise EncodingStopped
+            wait, failed = None, False
             try:
-                with self._places:
-                    answer = self._client.request(
-                        method, self._url + path, json=body, timeout=max(0.1, deadline - time.monotonic())
-                    )
+                answer = self._request(method, path, body, deadline, stopped)
             except httpx.HTTPError as error:
-                why = f"{type(error).__name__}"
+                why = type(error).__name__
             else:
-                if answer.status_code not in _PASSING and answer.status_code < httpx.codes.INTERNAL_SERVER_ERROR:
+                failed = answer.status_code in _FAILED or answer.is_server_error
+                if not failed and answer.status_code not in _PASSING:
                     return answer
                 wait, why = retry_after(answer, datetime.now(UTC)), f"status {answer.status_code}"
-            pause = min(LONGEST_WAIT, backoff(attempt, self._jitter()) if wait is None else wait)
-            if time.monotonic() + pause >= deadline:
-                raise UnavailableError("embedder", f"the embedding server {self._url} does not answer: {why}")
+            if wait is not None and (wait > LONGEST_WAIT or time.monotonic() + wait >= deadline):
+                self._closed_until = time.monotonic() + min(wait, LONGEST_HEEDED)
+                raise UnavailableError("embedder", f"{self._away} {why}, and is to be asked again in {wait:.0f} s")
+            pause = backoff(attempt, self._jitter()) if wait is None else wait
+            end = min(deadline, begun + failing) if failed and failing is not None else deadline
+            if time.monotonic() + pause >= end:
+                raise (FailingError if failed else UnavailableError)("embedder", f"{self._away} {why}")
             _sleep(pause, stopped)
+
+    def _request(self, method: str, path: str, body: Any, deadline: float, stopped: Callable[[], bool]) -> httpx.Response:
+        """One try, once there is a place for it; UnavailableError when there is none until the deadline."""
+        left = self._closed_until - time.monotonic()
+        if left > 0:
+            raise UnavailableError("embedder", f"{self._away} it is to be asked again in {left:.0f} s")
+        try:
+            with self._places.one(deadline, stopped):
+                left = max(0.1, deadline - time.monotonic())
+                return self._client.request(method, self._url + path, json=body, timeout=left)
+        except TimeoutError:
+            message = f"{self._away} it is busy with other requests of this process"
+            raise UnavailableError("embedder", message) from None
+
+    @property
+    def _away(self) -> str:
+        return f"the embedding server {self._url} does not answer:"
 
     def _settled(self, answer: httpx.Response, path: str) -> httpx.Response:
         """The answer, if it is one."""
@@ -122,7 +157,7 @@ def _sleep(seconds: float, stopped: Callable[[], bool]) -> None:
     while (left := end - time.monotonic()) > 0:
         if stopped():
             raise EncodingStopped
-        time.sleep(min(_TICK, left))
+        time.sleep(min(TICK, left))
 
 
 def _json(answer: httpx.Response, path: str) -> Any:

@@ -82,9 +82,9 @@ class Later(Generic[M]):
         """See Encoder."""
         return self._made.identity
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+    def count_tokens(self, texts: Sequence[str], *, stopped: Callable[[], bool] = lambda: False) -> list[int]:
         """See Encoder."""
-        return self._shelf.open(self._made).count_tokens(texts)
+        return self._shelf.open(self._made).count_tokens(texts, stopped=stopped)
 
     def encode_documents(self, texts: Sequence[str], *, stopped: Callable[[], bool] = lambda: False) -> Vectors:
         """See Encoder."""

@@ -6,6 +6,7 @@ A stage returns the work with more known about it, or raises: the pipeline then 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +62,7 @@ class Stages:
             reading = read(batch.records, mode=batch.generation.version_mode, epoch=batch.claim.epoch, poisoned=poisoned)
             stored = self._store.stored_versions(batch.generation, sorted({c.document_id for c in reading.changes}))
             try:
-                planned = plan(reading, stored, lambda change: _chunk(change, batch))
+                planned = plan(reading, stored, lambda change: _chunk(change, batch, self._stopped))
             except _UnreadableError as error:
                 poisoned[error.change.place.offset] = self._at_fault(self._unembedded, error.change, error)
                 continue
@@ -209,14 +210,14 @@ class Stages:
         return made
 
 
-def _chunk(change: Change, batch: Batch) -> tuple[Chunk, ...]:
+def _chunk(change: Change, batch: Batch, stopped: Callable[[], bool]) -> tuple[Chunk, ...]:
     try:
         return chunk(
             change.text,
             title=change.title,
             markdown=change.markdown,
             spec=batch.generation.spec,
-            count_tokens=batch.encoder.count_tokens,
+            count_tokens=partial(batch.encoder.count_tokens, stopped=stopped),
             max_tokens=batch.generation.identity.max_tokens,
         )
     except NOT_THE_TEXT:

@@ -15,7 +15,7 @@ from livedex.core.plan import BatchPlan, DocumentPlan
 from livedex.core.record import Place, Version
 from livedex.database import open_pool
 from livedex.encoders import Encoder, ModelSpec, open_encoder
-from livedex.errors import ConflictError
+from livedex.errors import ConflictError, UnavailableError
 from livedex.index.applying import Advance, Claim
 from livedex.index.refusals import FencedError
 from livedex.index.store import Store
@@ -69,6 +69,26 @@ def stage(store: Store, encoder: Encoder, plan: BatchPlan) -> dict[bytes, int]:
     chunks = list(plan.chunks.values())
     vectors = encoder.encode_documents([found.embedded_text for found in chunks])
     return store.stage(generation(store), chunks, {found.digest: vectors[row] for row, found in enumerate(chunks)})
+
+
+def many_sentences(count: int) -> str:
+    """A text in which no sentence comes twice."""
+    return " ".join(f"Sentence {number} is like no other one in this long text." for number in range(count))
+
+
+def gives_up_statements_of_more_rows_than(limit: int) -> list[str]:
+    """Statements that make Postgres as slow as if so many vectors took all the time that a statement has."""
+    return refusing(f"(select count(*) from new) > {limit}")
+
+
+def refusing(condition: str) -> list[str]:
+    """Statements that make Postgres give up an insert of vectors on this condition, as at the statement timeout."""
+    function = f"""create function slow() returns trigger language plpgsql as $$ begin
+      if {condition} then raise exception 'canceling statement due to statement timeout' using errcode = '57014'; end if;
+      return null; end $$"""
+    trigger = """create trigger slow after insert on livedex.embedding_1 referencing new table as new for each statement
+      execute function slow()"""
+    return [function, trigger]
 
 
 def advance(claim: Claim, start: int, end: int) -> Advance:
@@ -130,6 +150,33 @@ def test_what_is_staged_is_invisible_and_idempotent(store: Store, encoder: Encod
     assert workers.rows("select count(*) from livedex.embedding_1") == [(len(plan.chunks),)]
     assert workers.rows("select count(*) from livedex.chunks") == [(0,)]
     assert store.known_chunks(generation(store), plan.chunks) == stage(store, encoder, plan)
+
+
+def test_many_chunks_are_staged_where_inserts_are_slow(store: Store, encoder: Encoder, workers: Workers) -> None:
+    """A document of more rows than Postgres inserts within the statement timeout is staged all the same."""
+    workers.execute(*gives_up_statements_of_more_rows_than(600))
+    plan = plan_of(store, encoder, 0, many_sentences(20_000))
+    assert len(plan.chunks) > 2 * 600, "one transaction for each connection must be too much"
+    assert stage(store, encoder, plan).keys() == plan.chunks.keys()
+
+
+def test_what_was_staged_before_a_failure_stays(store: Store, encoder: Encoder, workers: Workers) -> None:
+    """When an insert of many is given up, the ones before it are found by their digests."""
+    plan = plan_of(store, encoder, 0, many_sentences(20_000))
+    last = max(plan.chunks).hex()
+    workers.execute(
+        *refusing(f"exists (select from new n join livedex.chunk c using (chunk_key) where c.digest = '\\x{last}')")
+    )
+    with pytest.raises(UnavailableError, match="gave a statement up"):
+        stage(store, encoder, plan)
+    known = store.known_chunks(generation(store), plan.chunks)
+    assert len(plan.chunks) > 1500
+    assert 0 < len(plan.chunks) - len(known) <= 500
+
+
+def test_staging_nothing_does_nothing(store: Store) -> None:
+    """As for a document whose chunks are all known, when the one at fault in its batch is looked for."""
+    assert store.stage(generation(store), [], {}) == {}
 
 
 def test_an_older_version_is_refused_and_the_progress_moves(store: Store, encoder: Encoder, workers: Workers) -> None:

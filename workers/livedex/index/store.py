@@ -29,6 +29,7 @@ from livedex.index.refusals import SourceStoppedError, UnknownCommitError, judge
 
 STAGING_CONNECTIONS = 2  # an HNSW insert is bound by its connection; two give 1.8 times the rows on two cores
 ROWS_FOR_ANOTHER_CONNECTION = 32  # below it, one connection is done before a second one has begun
+ROWS_PER_TRANSACTION = 500  # seconds where inserts are slow: far from the statement timeout, and little to do again
 
 
 class Store:
@@ -111,10 +112,13 @@ class Store:
     def stage(
         self, generation: Generation, chunks: Sequence[Chunk], vectors: Mapping[bytes, NDArray[np.float32]]
     ) -> dict[bytes, int]:
-        """Insert chunks with their vectors ahead of the apply; the key of each chunk by digest. Invisible, idempotent."""
+        """Insert chunks with their vectors ahead of the apply; the key of each chunk by digest. Invisible, idempotent.
+
+        In small transactions: where one fails, what others inserted stays, and is found by its digest when it is tried again.
+        """
         ordered = sorted(chunks, key=lambda chunk: chunk.digest)
         parts = min(STAGING_CONNECTIONS, 1 + len(ordered) // ROWS_FOR_ANOTHER_CONNECTION)
-        size = -(-len(ordered) // parts)
+        size = min(max(1, -(-len(ordered) // parts)), ROWS_PER_TRANSACTION)
         slices = [ordered[start : start + size] for start in range(0, len(ordered), size)]
         staged = self._stagers.map(lambda part: self._stage(generation, part, vectors), slices)
         return {digest: key for part in staged for digest, key in part.items()}

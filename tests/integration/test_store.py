@@ -179,6 +179,16 @@ def test_staging_nothing_does_nothing(store: Store) -> None:
     assert store.stage(generation(store), [], {}) == {}
 
 
+def test_a_chunk_that_staging_did_not_find_is_planned_again(store: Store, encoder: Encoder, workers: Workers) -> None:
+    """Where the collector was faster, another transaction was in the way: no defect, and nothing is written."""
+    claim = store.claim(TOPIC, 0, found=FOUND, start=0, owner="me")
+    plan = plan_of(store, encoder, 0, "Some text.")
+    with pytest.raises(ConflictError, match="planning the batch again"):
+        store.apply(generation(store), advance(claim, 0, 1), plan, {})
+    assert workers.rows("select next_offset from livedex.progress") == [(0,)]
+    assert workers.rows("select count(*) from livedex.document") == [(0,)]
+
+
 def test_an_older_version_is_refused_and_the_progress_moves(store: Store, encoder: Encoder, workers: Workers) -> None:
     """The version fence holds in SQL too: an older event gives no result and changes no row but the progress."""
     claim = store.claim(TOPIC, 0, found=FOUND, start=0, owner="me")

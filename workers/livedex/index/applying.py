@@ -113,11 +113,14 @@ def _map_chunks(
     """Make the map of the accepted documents what the plan says; the keys of the documents whose map changed."""
     if not accepted:
         return set()
-    wanted = [
-        (doc_key, ordinal, keys[chunk.digest])
-        for doc_key, document in accepted.items()
-        for ordinal, chunk in enumerate(document.chunks or ())
-    ]
+    try:
+        wanted = [
+            (doc_key, ordinal, keys[chunk.digest])
+            for doc_key, document in accepted.items()
+            for ordinal, chunk in enumerate(document.chunks or ())
+        ]
+    except KeyError as error:
+        raise ConflictError("a chunk was collected while it was staged: planning the batch again") from error
     arguments = {
         "chunking_id": generation.chunking_id,
         "doc_keys": [row[0] for row in wanted],

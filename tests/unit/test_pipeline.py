@@ -3,8 +3,10 @@
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import cast
 
+import numpy as np
 import pytest
 
 from livedex.catalogue import Generation
@@ -34,6 +36,8 @@ class Steps:
     def __init__(self) -> None:
         self.passed: list[tuple[str, int, int]] = []  # (step, partition, first offset), when the step is done
         self.at: dict[tuple[str, int], Callable[[], object]] = {}
+        self.slices = 1  # in which each batch is embedded
+        self.lookups: list[set[bytes]] = []  # of which chunks each applied batch has keys
 
     def step(self, name: str, work: Work) -> Work:
         """Do what was asked for, then note it."""
@@ -46,17 +50,23 @@ class Steps:
         """See Stages."""
         return self.step("plan", work)
 
-    def embed(self, work: Work) -> Work:
+    def embed(self, work: Work, keep: Callable[[Work], Work]) -> Work:
         """See Stages."""
+        for number in range(self.slices):
+            work = keep(work) if work.vectors else work
+            self.at.get((f"slice {number}", work.batch.records[0].offset), lambda: None)()
+            work = replace(work, vectors={b"%d" % number: np.zeros(4, np.float32)})
         return self.step("embed", work)
 
     def stage(self, work: Work) -> Work:
         """See Stages."""
-        return self.step("stage", work)
+        made = {digest: int(digest) for digest in work.vectors}
+        return replace(self.step("stage", work), keys={**work.keys, **made}, vectors={})
 
     def apply(self, work: Work) -> Applied:
         """See Stages."""
         self.step("apply", work)
+        self.lookups.append(set(work.keys))
         return Applied(batch=work.batch, outcomes=[], rejected=(), reused=0, applied_at=0.0)
 
     def offsets(self, step: str, partition: int = 0) -> list[int]:
@@ -207,6 +217,72 @@ def test_every_step_is_timed(run: Run) -> None:
     assert counted["apply"] == counted["stage"] == 1
     assert counted["embed"] == 2
     assert counted["plan"] in (2, 3)  # the third may be planned before the second fails
+
+
+# --- large batches ----------------------------------------------------------------------------------------------
+
+
+def test_slices_are_staged_ahead_and_applied_as_one(run: Run) -> None:
+    """Each slice passes the stage step, in order with the batches; one apply has the keys of all."""
+    claim = claim_of(0)
+    run.ownership.take(claim)
+    run.steps.slices = 3
+    run.submit(claim, 1)
+    run.submit(claim, 2)
+    ends = run.until_ended(2)
+    assert all(isinstance(end, Applied) for end in ends)
+    assert sorted(run.steps.offsets("stage")) == [1, 1, 1, 2, 2, 2]
+    assert run.steps.offsets("apply") == [1, 2]
+    assert run.steps.lookups == [{b"0", b"1", b"2"}] * 2
+
+
+def test_the_encoder_is_one_slice_ahead_at_most(run: Run) -> None:
+    """While the first slice is being staged the second is encoded, and waits to be taken."""
+    claim, encoded, go_on = claim_of(0), threading.Event(), threading.Event()
+    run.ownership.take(claim)
+    run.steps.slices = 3
+    run.steps.at["slice 1", 1] = encoded.set
+    third: list[str] = []
+    run.steps.at["slice 2", 1] = lambda: third.append("encoded")
+    run.steps.at["stage", 1] = lambda: go_on.wait(10)
+    run.submit(claim, 1)
+    assert encoded.wait(10), "the second slice must not wait for the first"
+    assert third == []
+    assert run.steps.offsets("stage") == []
+    go_on.set()
+    run.until_ended(1)
+    assert third == ["encoded"]
+
+
+def test_a_slice_that_cannot_be_staged_ends_its_batch_once(run: Run) -> None:
+    """With the reason, and before anything else of the batch is encoded than the slice in work."""
+    claim = claim_of(0)
+    run.ownership.take(claim)
+    run.steps.slices = 5
+    run.steps.at["stage", 1] = fail
+    third: list[str] = []
+    run.steps.at["slice 2", 1] = lambda: third.append("encoded")
+    batch = run.submit(claim, 1)
+    (end,) = run.until_ended(1)
+    assert isinstance(end, Dropped)
+    assert isinstance(end.error, RuntimeError)
+    assert end.batch is batch
+    assert third == []
+    assert not run.ownership.holds(claim)
+
+
+def test_a_lost_partition_stops_between_two_slices(run: Run) -> None:
+    """What is left of its batch is not encoded, and the batch ends without a reason: nothing failed."""
+    claim = claim_of(0)
+    run.ownership.take(claim)
+    run.steps.slices = 5
+    run.steps.at["slice 1", 1] = lambda: run.ownership.drop("t", 0)
+    third: list[str] = []
+    run.steps.at["slice 2", 1] = lambda: third.append("encoded")
+    run.submit(claim, 1)
+    (end,) = run.until_ended(1)
+    assert (isinstance(end, Dropped), end.error if isinstance(end, Dropped) else end) == (True, None)
+    assert third == []
 
 
 # --- ownership --------------------------------------------------------------------------------------------------

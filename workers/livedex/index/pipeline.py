@@ -9,7 +9,10 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
 
 from livedex.index.applying import Claim
 from livedex.index.batch import Applied, Batch, Dropped, End, Work
@@ -22,7 +25,7 @@ BATCHES_BETWEEN_STAGES = 2  # one in work, one ready: more would only hold memor
 
 class Handover:
     """Between the encoder and what keeps its vectors: who puts waits until it was taken, so that the encoder is never more than
-    one batch ahead. A kill loses what was embedded and not staged.
+    one slice ahead. A kill loses what was embedded and not staged.
     """
 
     def __init__(self) -> None:
@@ -72,10 +75,51 @@ class Ownership:
         return self.held(claim.topic, claim.partition) is claim
 
 
+class LostError(Exception):
+    """The partition went while its batch was in work."""
+
+
+class Ahead:
+    """Stages the slices of one batch, each while the next is encoded; the encoder waits for the one before. Used in one `with`,
+    at whose end nothing is in work any more.
+    """
+
+    def __init__(self, stage: Callable[[Work], Work], holds: Callable[[Claim], bool]) -> None:
+        self._stage = stage
+        self._holds = holds
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ahead")  # begins with the first slice, which few batches have
+        self._staging: Future[Work] | None = None
+        self._keys: dict[bytes, int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._thread.shutdown()
+
+    def keep(self, work: Work) -> Work:
+        """Begin to stage what the work has vectors of; the work without them. Raises what staging the slice before raised."""
+        self._wait()
+        if not self._holds(work.batch.claim):
+            raise LostError
+        self._staging = self._thread.submit(self._stage, work)
+        return replace(work, vectors={})
+
+    def settled(self, work: Work) -> Work:
+        """The work with the keys of all that was kept."""
+        self._wait()
+        return replace(work, keys={**work.keys, **self._keys})
+
+    def _wait(self) -> None:
+        if self._staging is not None:
+            self._keys.update(self._staging.result().keys)
+
+
 class Pipeline:
     """Takes batches and reports how each ended, exactly once. `submit` and `ended` belong to one thread."""
 
     def __init__(self, stages: Stages, ownership: Ownership, metrics: IndexMetrics) -> None:
+        self._stages = stages
         self._ownership = ownership
         self._metrics = metrics
         self._ended: queue.SimpleQueue[End] = queue.SimpleQueue()
@@ -84,7 +128,7 @@ class Pipeline:
         staging = Handover()
         self._threads = [
             self._stage("plan", stages.plan, self._entry.get, embedding.put),
-            self._stage("embed", stages.embed, embedding.get, staging.put),
+            self._stage("embed", self._embed, embedding.get, staging.put),
             self._stage("stage", stages.stage, staging.get, applying.put),
             self._stage("apply", stages.apply, applying.get, self._ended.put),
         ]
@@ -105,6 +149,11 @@ class Pipeline:
             ends.append(self._ended.get())
         return ends
 
+    def _embed(self, work: Work) -> Work:
+        """Embed a batch; of a large one all but the last slice is staged by then."""
+        with Ahead(self._stages.stage, self._ownership.holds) as ahead:
+            return ahead.settled(self._stages.embed(work, ahead.keep))
+
     def _stage(
         self, name: str, step: Callable[[Work], Any], take: Callable[[], Work], forward: Callable[[Any], None]
     ) -> threading.Thread:
@@ -124,6 +173,8 @@ class Pipeline:
         started = time.perf_counter()
         try:
             return step(work)
+        except LostError:
+            return Dropped(batch=batch)
         except Exception as error:  # noqa: BLE001 - one answer to every surprise; the worker tells them apart
             self._ownership.disown(batch.claim)  # at once: the batches behind this one must not reach the fence
             return Dropped(batch=batch, error=error)

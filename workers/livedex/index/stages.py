@@ -4,7 +4,7 @@ A stage returns the work with more known about it, or raises: the pipeline then 
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -25,6 +25,7 @@ from livedex.index.store import Store
 from livedex.observe import IndexMetrics
 
 RECENT_VECTORS = 8192  # vectors kept in memory, 12 MB at 384 dimensions: enough for all batches in flight
+CHUNKS_PER_SLICE = 256  # seconds of encoding: what a worker that is killed in a large document has to make again
 MEMORY_TRIES = 4  # of a document that the encoder has no memory for, before it is at fault
 DETAIL_CHARACTERS = 300  # of an encoder's message in a dead letter
 NOT_THE_TEXT = (UnavailableError, EncodingStopped, SystemicError, ConfigError)  # what an encoder raises whatever the text is
@@ -69,22 +70,34 @@ class Stages:
             keys = self._store.known_chunks(batch.generation, planned.chunks)
             return replace(work, poisoned=poisoned, plan=planned, keys=keys)
 
-    def embed(self, work: Work) -> Work:
-        """Make the vectors that are missing. A document that the encoder fails on is a dead letter; the batch is then folded
-        again without that event, so that an older good one of the same document is applied.
+    def embed(self, work: Work, keep: Callable[[Work], Work] | None = None) -> Work:
+        """Make the vectors that are missing, slice by slice: `keep` takes what came before the last one to be staged, and the
+        last is in the answer. What is kept is not lost if the rest fails: it is found by its digest.
+
+        A document that the encoder fails on is a dead letter; the batch is then folded again without that event, so that an
+        older good one of the same document is applied.
         """
         while True:
             missing = {digest: found for digest, found in work.planned.chunks.items() if digest not in work.keys}
-            recent = self._recent.get(work.batch.generation.generation_id, missing)
-            todo = {digest: found for digest, found in missing.items() if digest not in recent}
-            vectors, failed = self._encode(work, todo)
+            failed: dict[int, Rejection] = {}
+            for part in _slices(missing):
+                work = (keep or self.stage)(work) if work.vectors else work
+                work, failed = self._embed_slice(work, part)
+                if failed:
+                    break  # the rest may be of the same document, and cost minutes
             if not failed:
                 break
-            embedded = work.embedded | vectors.keys()
-            work = self.plan(replace(work, poisoned={**work.poisoned, **failed}, embedded=embedded))
+            work = self.plan(replace(work, poisoned={**work.poisoned, **failed}, vectors={}))
         collection = work.batch.generation.collection
         self._metrics.embedding_lag.labels(collection).observe(max(0.0, self._clock() - work.batch.polled_at))
-        return replace(work, vectors={**recent, **vectors}, embedded=work.embedded | vectors.keys())
+        return work
+
+    def _embed_slice(self, work: Work, part: Mapping[bytes, Chunk]) -> tuple[Work, dict[int, Rejection]]:
+        """(the work with the vectors of these chunks, rejections by offset)."""
+        recent = self._recent.get(work.batch.generation.generation_id, part)
+        todo = {digest: found for digest, found in part.items() if digest not in recent}
+        vectors, failed = self._encode(work, todo)
+        return replace(work, vectors={**recent, **vectors}, embedded=work.embedded | vectors.keys()), failed
 
     def stage(self, work: Work) -> Work:
         """Insert the new chunks and vectors; nothing of it is visible yet."""
@@ -224,6 +237,13 @@ def _chunk(change: Change, batch: Batch, stopped: Callable[[], bool]) -> tuple[C
         raise
     except Exception as error:
         raise _UnreadableError(change, error) from error
+
+
+def _slices(chunks: Mapping[bytes, Chunk]) -> Iterator[dict[bytes, Chunk]]:
+    """The chunks in parts, in their order."""
+    items = list(chunks.items())
+    for start in range(0, len(items), CHUNKS_PER_SLICE):
+        yield dict(items[start : start + CHUNKS_PER_SLICE])
 
 
 def _content(document: DocumentPlan) -> Change:

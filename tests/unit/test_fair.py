@@ -19,6 +19,17 @@ def test_a_hot_partition_makes_others_wait_for_one_item_only() -> None:
     assert [queue.get() for _ in range(3)] == ["hot 0", "calm 0", "hot 1"]
 
 
+def test_who_had_the_last_turn_waits_for_the_others() -> None:
+    """Also where its next item came first."""
+    queue: FairQueue[str] = FairQueue()
+    queue.put("hot", "hot 0")
+    assert queue.get() == "hot 0"
+    for item in ("hot 1", "hot 2"):
+        queue.put("hot", item)
+    queue.put("calm", "calm 0")
+    assert [queue.get() for _ in range(3)] == ["calm 0", "hot 1", "hot 2"]
+
+
 @reproducible
 @given(st.lists(st.integers(0, 3), max_size=50))
 def test_everything_comes_out_once_and_in_the_order_of_its_partition(partitions: list[int]) -> None:

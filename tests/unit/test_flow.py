@@ -34,6 +34,17 @@ def test_all_are_held_back_when_the_whole_is_too_much() -> None:
     assert flow.to_resume([0, 1, 99]) == [0, 99]
 
 
+def test_batches_that_became_one_end_together() -> None:
+    """All of them are in flight until then."""
+    flow: InFlight[str] = InFlight()
+    for _ in range(3):
+        flow.add("a", 5)
+    flow.remove("a", 10, batches=2)
+    assert (flow.of("a"), flow.bytes, flow.empty) == (1, 5, False)
+    flow.remove("a", 5)
+    assert (flow.of("a"), flow.bytes, flow.empty) == (0, 0, True)
+
+
 @pytest.mark.parametrize("size", [0, 1, TOTAL_HIGH * 2])
 def test_nothing_in_flight_lets_everything_go_on(size: int) -> None:
     """A single batch above every mark goes through; an empty one counts as in flight."""

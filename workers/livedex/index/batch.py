@@ -1,7 +1,8 @@
 """What flows through the pipeline: a batch, the work that it becomes stage by stage, and how it ends."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from livedex.index.applying import Advance, Claim
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Records of one partition, in order, as one poll gave them; none where the log only has markers and gaps."""
+    """Records of one partition, in order, as one poll or several gave them; none where the log only has markers and gaps."""
 
     claim: Claim
     generation: Generation
@@ -25,8 +26,9 @@ class Batch:
     records: tuple[Record, ...]
     expected_offset: int  # the progress before this batch
     next_offset: int  # the progress after this batch
-    polled_at: float  # seconds since 1970
+    polled_at: float  # seconds since 1970; of the first of its records
     poisoned: Mapping[int, Rejection] = field(default_factory=dict)  # offsets that an earlier try found to be at fault
+    submitted: int = 1  # how many batches the worker handed in that this one is
 
     @property
     def size(self) -> int:
@@ -91,26 +93,74 @@ class Dropped:
 End = Applied | Dropped
 
 
-BATCH_BYTES = 2**18  # about a hundred chunks: what waits behind a batch waits for seconds, not for minutes
+BATCH_BYTES = 2**18  # about four hundred chunks: what waits behind a batch waits for seconds, not for minutes
+BATCH_RECORDS = 500  # how many the transaction that applies them handles at once, however little there is to embed
+
+
+class _Load:
+    """What a batch costs. Of the records with one key only the largest counts: all but one text of them are folded away and
+    cost no embedding, so that of many versions of a document that wait one is embedded.
+    """
+
+    def __init__(self) -> None:
+        self._count = self._total = self._largest = 0
+        self._sizes: dict[bytes | int, int] = {}  # by key; a record without one stands for itself
+
+    def takes(self, records: Sequence[Record]) -> bool:
+        """Add records, unless there are some and all would be more than a batch, or a larger document alone, may cost."""
+        grown: dict[bytes | int, int] = {}
+        for record in records:
+            key = record.offset if record.key is None else record.key
+            grown[key] = max(record.size, grown.get(key, self._sizes.get(key, 0)))
+        count = self._count + len(records)
+        total = self._total + sum(size - self._sizes.get(key, 0) for key, size in grown.items())
+        largest = max(self._largest, *grown.values(), 0)
+        if self._count and (count > BATCH_RECORDS or total > max(BATCH_BYTES, largest)):
+            return False
+        self._count, self._total, self._largest = count, total, largest
+        self._sizes.update(grown)
+        return True
 
 
 def cut(records: tuple[Record, ...]) -> Iterator[tuple[Record, ...]]:
-    """Parts of about BATCH_BYTES, in order; a larger record is a part of its own.
-
-    Of the records with one key only the largest counts: all but one text of them are folded away and cost no embedding, so that
-    of many versions of a document that wait one is embedded.
-    """
+    """Parts of about BATCH_BYTES, in order; a larger record is a part of its own, with other versions of its document."""
     part: list[Record] = []
-    sizes: dict[bytes | int, int] = {}  # by key; a record without one stands for itself
+    load = _Load()
     for record in records:
-        key = record.offset if record.key is None else record.key
-        before = sizes.get(key, 0)
-        if part and sum(sizes.values()) + max(record.size - before, 0) > BATCH_BYTES:
+        if not load.takes([record]):
             yield tuple(part)
-            part, sizes, before = [], {}, 0
+            part, load = [], _Load()
+            load.takes([record])
         part.append(record)
-        sizes[key] = max(record.size, before)
     yield tuple(part)
+
+
+def take_joined(waiting: deque[Work]) -> Work:
+    """Take the first work of a partition, as one batch with those behind it that could have been polled with it.
+
+    They came while the encoder was busy. Joined they cost no more than one batch may, so nobody waits longer for them.
+    """
+    first = waiting.popleft()
+    load = _Load()
+    load.takes(first.batch.records)
+    batches = [first.batch]
+    while waiting and _alike(first.batch, waiting[0].batch) and load.takes(waiting[0].batch.records):
+        batches.append(waiting.popleft().batch)
+    return first if len(batches) == 1 else Work.of(_joined(batches))
+
+
+def _alike(one: Batch, other: Batch) -> bool:
+    return one.claim is other.claim and one.generation is other.generation and one.encoder is other.encoder
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
+    return replace(
+        batches[0],
+        records=tuple(record for batch in batches for record in batch.records),
+        next_offset=batches[-1].next_offset,
+        poisoned={offset: why for batch in batches for offset, why in batch.poisoned.items()},
+        submitted=len(batches),
+    )
 
 
 class UnsettledError(UnavailableError):

@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -11,10 +11,14 @@ T = TypeVar("T")
 class FairQueue(Generic[T]):
     """Gives out one item of each partition in turn, and those of a partition in their order, so that a hot partition makes no
     other one wait for more than one of its items. Not bounded: the worker bounds what is in flight.
+
+    `take` takes the item out of those that wait in a partition; it may be several that become one.
     """
 
-    def __init__(self) -> None:
-        self._waiting: OrderedDict[Hashable, deque[T]] = OrderedDict()  # the partition whose turn it is comes first
+    def __init__(self, take: Callable[[deque[T]], T] = deque.popleft) -> None:
+        self._take = take
+        self._waiting: OrderedDict[Hashable, deque[T]] = OrderedDict()  # who waits longest for a turn comes first
+        self._served: Hashable = None  # who had the last turn
         self._changed = threading.Condition()
 
     def put(self, partition: Hashable, item: T) -> None:
@@ -28,8 +32,10 @@ class FairQueue(Generic[T]):
         with self._changed:
             while not self._waiting:
                 self._changed.wait()
-            partition, items = self._waiting.popitem(last=False)
-            item = items.popleft()
+            turn = (partition for partition in self._waiting if partition != self._served)
+            self._served = partition = next(turn, self._served)  # nobody twice while another one waits
+            items = self._waiting.pop(partition)
+            item = self._take(items)
             if items:
                 self._waiting[partition] = items
             return item

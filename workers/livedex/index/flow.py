@@ -23,10 +23,10 @@ class InFlight(Generic[P]):
         self._bytes[partition] += size
         self._batches[partition] += 1
 
-    def remove(self, partition: P, size: int) -> None:
-        """A batch ended."""
+    def remove(self, partition: P, size: int, batches: int = 1) -> None:
+        """A batch ended, or several that became one."""
         self._bytes[partition] -= size
-        self._batches[partition] -= 1
+        self._batches[partition] -= batches
 
     def of(self, partition: P) -> int:
         """How many batches of the partition are in flight."""

@@ -1,26 +1,27 @@
-"""The pipeline: poll > plan > embed > stage > apply, each stage a thread with a bounded queue before it.
+"""The pipeline: poll > plan > embed > stage > apply, on threads with bounded queues between them.
 
-Batches of a partition stay in order. Any surprise has one answer: the partition is disowned, everything of it in flight is
-dropped, and the worker claims it again and reads on from the database's progress. Nothing is lost, because nothing moves
-the progress but `apply`.
+A batch is planned when the encoder is free for it, and no sooner: until then it waits where the partitions are served in turn,
+and where newer versions of its documents join it. Batches of a partition stay in order. Any surprise has one answer: the
+partition is disowned, everything of it in flight is dropped, and the worker claims it again and reads on from the database's
+progress. Nothing is lost, because nothing moves the progress but `apply`.
 """
 
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 from livedex.index.applying import Claim
-from livedex.index.batch import Applied, Batch, Dropped, End, Work
+from livedex.index.batch import Applied, Batch, Dropped, End, Work, take_joined
 from livedex.index.fair import FairQueue
 from livedex.index.stages import Stages
 from livedex.observe import IndexMetrics
 
-BATCHES_BETWEEN_STAGES = 2  # one in work, one ready: more would only hold memory
+BATCHES_TO_APPLY = 2  # staged and waiting: more would only hold memory
 
 
 class Handover:
@@ -116,21 +117,21 @@ class Ahead:
 
 
 class Pipeline:
-    """Takes batches and reports how each ended, exactly once. `submit` and `ended` belong to one thread."""
+    """Takes batches and reports how each ended, alone or joined with its neighbours, exactly once. `submit` and `ended` belong
+    to one thread.
+    """
 
     def __init__(self, stages: Stages, ownership: Ownership, metrics: IndexMetrics) -> None:
         self._stages = stages
         self._ownership = ownership
         self._metrics = metrics
         self._ended: queue.SimpleQueue[End] = queue.SimpleQueue()
-        self._entry: FairQueue[Work] = FairQueue()  # bounded by the bytes that the worker lets in flight
-        embedding, applying = (queue.Queue[Any](BATCHES_BETWEEN_STAGES) for _ in range(2))
-        staging = Handover()
+        self._entry: FairQueue[Work] = FairQueue(take_joined)  # bounded by the bytes that the worker lets in flight
+        staging, applying = Handover(), queue.Queue[Any](BATCHES_TO_APPLY)
         self._threads = [
-            self._stage("plan", stages.plan, self._entry.get, embedding.put),
-            self._stage("embed", self._embed, embedding.get, staging.put),
-            self._stage("stage", stages.stage, staging.get, applying.put),
-            self._stage("apply", stages.apply, applying.get, self._ended.put),
+            self._thread({"plan": stages.plan, "embed": self._embed}, self._entry.get, staging.put),
+            self._thread({"stage": stages.stage}, staging.get, applying.put),
+            self._thread({"apply": stages.apply}, applying.get, self._ended.put),
         ]
 
     def start(self) -> None:
@@ -154,16 +155,17 @@ class Pipeline:
         with Ahead(self._stages.stage, self._ownership.holds) as ahead:
             return ahead.settled(self._stages.embed(work, ahead.keep))
 
-    def _stage(
-        self, name: str, step: Callable[[Work], Any], take: Callable[[], Work], forward: Callable[[Any], None]
+    def _thread(
+        self, steps: Mapping[str, Callable[[Work], Any]], take: Callable[[], Work], forward: Callable[[Any], None]
     ) -> threading.Thread:
         def run() -> None:
             while True:
-                work = take()
-                done = self._guarded(name, step, work)
+                done: Any = take()
+                for name, step in steps.items():
+                    done = done if isinstance(done, Dropped) else self._guarded(name, step, done)
                 (self._ended.put if isinstance(done, Applied | Dropped) else forward)(done)
 
-        return threading.Thread(target=run, name=name, daemon=True)
+        return threading.Thread(target=run, name=" and ".join(steps), daemon=True)
 
     def _guarded(self, name: str, step: Callable[[Work], Any], work: Work) -> Any:
         """The step's result, or the batch dropped."""

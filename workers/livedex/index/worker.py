@@ -215,7 +215,7 @@ class IndexWorker:
         """Take note of how batches ended."""
         for end in self._pipeline.ended():
             partition = TopicPartition(end.batch.claim.topic, end.batch.claim.partition)
-            self._in_flight.remove(partition, end.batch.size)
+            self._in_flight.remove(partition, end.batch.size, end.batch.submitted)
             if isinstance(end, Applied):
                 self._note_applied(partition, end)
             elif end.error is not None:

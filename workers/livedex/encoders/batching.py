@@ -5,16 +5,26 @@ its size.
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-TEXTS_PER_COUNT = 256  # an encoding takes a hundred times its text's memory
+import numpy as np
+from numpy.typing import NDArray
+
+TEXTS_PER_PART = 256  # an encoding takes a hundred times its text's memory
 
 
 def count_tokens(tokenizer: Any, texts: Sequence[str]) -> list[int]:
     """How many tokens a `tokenizers.Tokenizer` makes of each text."""
-    counts: list[int] = []
-    for start in range(0, len(texts), TEXTS_PER_COUNT):
-        part = list(texts[start : start + TEXTS_PER_COUNT])
-        counts += [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(part)]
-    return counts
+    return [len(encoding.ids) for encoding in _encodings(tokenizer, texts)]
+
+
+def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+    """The ids of the tokens that a `tokenizers.Tokenizer` makes of each text."""
+    return [np.array(encoding.ids, np.int32) for encoding in _encodings(tokenizer, texts)]
+
+
+def _encodings(tokenizer: Any, texts: Sequence[str]) -> Iterator[Any]:
+    """The encoding of each text; those of a part are alive at a time."""
+    for start in range(0, len(texts), TEXTS_PER_PART):
+        yield from tokenizer.encode_batch_fast(list(texts[start : start + TEXTS_PER_PART]))
 
 
 def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:

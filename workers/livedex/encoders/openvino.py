@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from livedex.encoders.batching import batches, count_tokens
+from livedex.encoders.batching import batches, count_tokens, token_ids
 from livedex.encoders.converted import Converted, converted, quantised
 from livedex.encoders.models import digest_of, find_model
 from livedex.encoders.port import EncodingStopped, Identity, ModelSpec, Vectors, normalised
@@ -106,7 +106,7 @@ class OpenVinoEncoder:
 
     def _vectors(self, texts: Sequence[str], stopped: Callable[[], bool] = lambda: False) -> Vectors:
         """As the graph gives them."""
-        rows = [encoding.ids for encoding in self._reading.encode_batch_fast(list(texts))]
+        rows = token_ids(self._reading, texts)
         vectors: dict[int, Vectors] = {}
         for batch in batches([len(tokens) for tokens in rows], TOKENS_PER_BATCH):
             if stopped():
@@ -114,7 +114,7 @@ class OpenVinoEncoder:
             vectors.update(zip(batch, self._run([rows[index] for index in batch]), strict=True))
         return np.stack([vectors[index] for index in range(len(rows))])
 
-    def _run(self, rows: Sequence[Sequence[int]]) -> Vectors:
+    def _run(self, rows: Sequence[NDArray[np.int32]]) -> Vectors:
         """The vectors of one batch of token ids."""
         width = max(map(len, rows))
         ids: NDArray[np.int64] = np.zeros((len(rows), width), np.int64)

@@ -9,7 +9,6 @@ from collections.abc import Generator
 import pytest
 
 CHOICE_SECONDS = 60
-_seed = pytest.StashKey[int]()
 _failed = pytest.StashKey[bool]()
 
 
@@ -25,9 +24,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Draw the seed."""
-    given = config.getoption("--faults-seed")
-    config.stash[_seed] = random.SystemRandom().randrange(2**32) if given is None else given
+    """Draw the seed; as an option, which processes that share the run are given too."""
+    if config.option.faults_seed is None:
+        config.option.faults_seed = random.SystemRandom().randrange(2**32)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -50,7 +49,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 def seed_of(config: pytest.Config) -> int:
     """The seed of this run."""
-    return config.stash[_seed]
+    return int(config.option.faults_seed)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

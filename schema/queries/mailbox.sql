@@ -12,4 +12,4 @@ insert into livedex.query_embedding (generation_id, digest, embedding) values (%
 -- The oldest beyond the cache's size, some at a time.
 delete from livedex.query_embedding
  where (generation_id, digest) in (select generation_id, digest from livedex.query_embedding
-                                    order by created_at desc offset %(most)s limit 1000)
+                                    order by created_at desc offset %(most)s limit %(slice)s)

@@ -52,17 +52,18 @@ begin
 end
 $$;
 
-/* Why the mailbox cannot be asked now: SQLSTATE, message and hint, all null when it can. A lock table that texts filled would
-   fail everybody's transactions, so they may have half of it, and one role so many texts that others find room. */
+/* Why the mailbox cannot be asked now: SQLSTATE, message and hint, all null when it can. A full lock table fails everybody's
+   transactions, so texts are refused before it is, and of one role before they have a quarter of it. */
 create function livedex.mailbox_refusal(
   g livedex.generation, question text, out failure text, out message text, out hint text
 ) language plpgsql volatile set search_path = pg_catalog, livedex, pg_temp as $$
 declare
   presence constant bigint := 1818518897; -- of a query worker, with the generation whose model it has
   most constant int := 64; -- texts of one role at a time
-  room constant bigint := current_setting('max_locks_per_transaction')::bigint * current_setting('max_connections')::bigint / 2;
-  taken bigint;
-  own bigint;
+  room constant bigint := current_setting('max_locks_per_transaction')::bigint * current_setting('max_connections')::bigint;
+  texts bigint; -- of the role
+  own bigint; -- locks of the role's texts
+  taken bigint; -- locks of everybody, of whatever sort
 begin
   if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
     failure := '25001';
@@ -81,14 +82,17 @@ begin
     message := format('no query worker with the model %s is connected to this database', quote_literal(g.model));
     hint := 'start livedex serve; on_miss => ''text'' answers by words meanwhile';
   else
-    select count(*), count(*) filter (where l.class >> 24 = 95 and a.usesysid = self.usesysid)
-      into taken, own
+    select count(*) filter (where l.class >> 24 = 95), count(*)
+      into texts, own
       from livedex.advisory_locks l, pg_stat_get_activity(l.pid) a, pg_stat_get_activity(pg_backend_pid()) self
-     where l.form = 1 and l.class >> 24 in (94, 95);
-    if own >= most or taken >= room then
+     where l.form = 1 and l.class >> 24 in (94, 95) and a.usesysid = self.usesysid;
+    select count(*) into taken from pg_locks l where not l.fastpath;
+    if texts >= most or own >= room / 4 or taken >= room * 3 / 4 then
       failure := '53400';
-      message := case when own >= most then format('the role waits for the vectors of %s texts already, at most %s are allowed', own, most)
-                      else format('the texts that wait take %s locks, at most %s are allowed', taken, room) end;
+      message := case
+        when texts >= most then format('the role waits for the vectors of %s texts already, at most %s are allowed', texts, most)
+        when own >= room / 4 then format('the texts that the role waits for take %s locks, at most %s are allowed', own, room / 4)
+        else format('%s locks are taken in this server, which has room for %s', taken, room) end;
       hint := 'ask again in a moment, with fewer sessions at once';
     end if;
   end if;
@@ -121,10 +125,15 @@ begin
       nap := least(nap * 1.3, 0.01);
     end loop;
     raise sqlstate 'LX001';
-  exception when sqlstate 'LX001' then
-    null; -- the answer is kept: variables are not rolled back
+  exception
+    when sqlstate 'LX001' then
+      null; -- the answer is kept: variables are not rolled back
+    when out_of_memory then -- so many came at once that each found room
+      answer.failure := '53400';
+      answer.message := 'the lock table of the server is full';
+      answer.hint := 'ask again in a moment, with fewer sessions at once';
   end;
-  if answer.embedding is null then
+  if answer.embedding is null and answer.failure is null then
     answer.failure := '57014';
     answer.message := 'the query worker did not embed the text in time';
     answer.hint := 'ask again with a longer timeout; livedex doctor says whether the query worker is well';
@@ -203,6 +212,7 @@ declare
   answer livedex.embed_answer;
   vector_text text;
   detail text;
+  kept boolean; -- from an earlier text: it may have been closed since
 begin
   if size > 8192 then
     answer.failure := '54000';
@@ -211,6 +221,7 @@ begin
     return answer;
   end if;
   for attempt in 1 .. 2 loop
+    execute format('select $1 = any(coalesce(%I.dblink_get_connections(), ''{}''))', home) into kept using link;
     begin
       vector_text := livedex.dblink_embed(
         home, link, livedex.wire_statement(g, question, purpose, deadline - clock_timestamp() + interval '0.1 s'), deadline);
@@ -228,7 +239,7 @@ begin
         raise;
       elsif answer.failure in ('57P03', '54000') then
         return answer;
-      elsif attempt = 2 or left(answer.failure, 2) <> '08' then -- a connection that was kept may have been closed since
+      elsif attempt = 2 or not kept or left(answer.failure, 2) <> '08' then
         raise log 'the query worker was not asked by dblink: % %', answer.message, detail;
         answer.failure := '57P03';
         answer.message := 'the query worker does not answer at the foreign server livedex_worker';

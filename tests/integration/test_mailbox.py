@@ -20,6 +20,7 @@ from livedex.catalogue import Generation
 from livedex.core.mailbox import PIECE, SEAL, ForgedError, collect, read
 from livedex.database import Connection, query
 from livedex.dev.stack import Addresses
+from livedex.query import mailbox
 from livedex.query.app import QueryApp
 from support.asking import ENCODER, TEXTS, SlowEncoder, fill_collection, serving, unused
 from support.database import fresh_database, login_role
@@ -319,6 +320,61 @@ def test_what_the_worker_reads_is_what_the_session_wrote(served: Served) -> None
                 read(pid, shown, key)
 
 
+def test_locks_of_the_application_do_not_hide_a_text(served: Served) -> None:
+    """A session that holds advisory locks of its own, whose keys look like pieces and seals, is answered all the same."""
+    text = unused()
+    with psycopg.connect(served.url, autocommit=True) as connection:
+        for key in (
+            PIECE << 56 | 1 << 48 | 12345,
+            PIECE << 56 | 7,
+            PIECE << 56 | 200 << 48,
+            SEAL << 56 | 30 << 40 | 5,
+            SEAL << 56,
+        ):
+            connection.execute("select pg_advisory_lock(%s)", (key,))
+        row = connection.execute("select livedex.embed(%s)::real[]", (text,)).fetchone()
+        assert row is not None
+        np.testing.assert_allclose(np.array(row[0], np.float32), ENCODER.encode_queries([text])[0], atol=1e-6)
+
+
+def test_a_text_that_the_model_refuses_fails_nobody_elses(served: Served) -> None:
+    """Of texts that wait together, the one that makes the model fail is told so at its deadline, and the others get vectors."""
+    texts = [unused() for _ in range(3)]
+    bad = f"poison {unused()}"
+    served.encoder.refuses = "poison"
+    outcomes: dict[str, str] = {}
+
+    def ask(text: str, timeout: str) -> None:
+        with psycopg.connect(served.url, autocommit=True) as connection:
+            try:
+                connection.execute("select livedex.embed(%s, timeout => %s)", (text, timeout))
+                outcomes[text] = "answered"
+            except psycopg.Error as error:
+                outcomes[text] = error.sqlstate or ""
+
+    served.encoder.go.clear()
+    threads = [threading.Thread(target=ask, args=(text, "20 s")) for text in texts]
+    threads.append(threading.Thread(target=ask, args=(bad, "3 s")))
+    seals = f"select count(*) from livedex.advisory_locks where form = 1 and class >> 24 = {SEAL}"
+    try:
+        for thread in threads:
+            thread.start()
+        until(lambda: served.connection.execute(seals).fetchone() == (4,))
+    finally:
+        served.encoder.go.set()
+    for thread in threads:
+        thread.join()
+    served.encoder.refuses = ""
+    assert outcomes == {**dict.fromkeys(texts, "answered"), bad: "57014"}
+
+
+def test_a_model_that_is_away_for_a_moment_costs_no_text(served: Served) -> None:
+    """What fails only for now is asked again, as long as the session waits."""
+    served.encoder.away = 2
+    served.connection.execute("select livedex.embed(%s, timeout => '20 s')", (unused(),))
+    assert served.encoder.away == 0
+
+
 def test_a_copied_or_made_up_request_is_not_answered(served: Served) -> None:
     """A role that takes the locks of another session, or locks of its own making, gets nothing embedded, and is counted."""
     text = unused()
@@ -354,15 +410,22 @@ def test_a_searching_role_reads_nothing_but_answers(served: Served) -> None:
                 connection.execute(sql.SQL("select livedex.{}").format(sql.SQL(call)))
 
 
-def test_a_flood_of_one_role_leaves_room_for_others(served: Served) -> None:
-    """The 65th text that a role lets wait is refused with 53400, while another role is answered."""
+@pytest.mark.parametrize(("length", "most"), [(24, 64), (384, 46)])
+def test_a_flood_of_one_role_leaves_room_for_others(served: Served, length: int, most: int) -> None:
+    """The 65th text that a role lets wait, or one more than a quarter of the lock table holds, is refused with 53400, while
+    another role is answered.
+    """
+    capacity = served.connection.execute(
+        "select current_setting('max_locks_per_transaction')::int * current_setting('max_connections')::int"
+    ).fetchone()
+    assert capacity == (64 * 200,), "what a quarter of the table holds is reckoned from this"
     served.encoder.go.clear()
     outcomes: list[str] = []
 
     def ask(url: str) -> None:
         with psycopg.connect(url, autocommit=True) as connection:
             try:
-                connection.execute("select livedex.embed(%s, timeout => '30 s')", (unused(),))
+                connection.execute("select livedex.embed(%s, timeout => '30 s')", (unused().ljust(length),))
                 outcomes.append("answered")
             except psycopg.Error as error:
                 outcomes.append(error.sqlstate or "")
@@ -374,35 +437,40 @@ def test_a_flood_of_one_role_leaves_room_for_others(served: Served) -> None:
         return int(count)
 
     with login_role(served.url, "livedex_owner") as (_, as_role):
-        threads = [threading.Thread(target=ask, args=(as_role,)) for _ in range(64)]
+        threads = [threading.Thread(target=ask, args=(as_role,)) for _ in range(most)]
         other = threading.Thread(target=ask, args=(served.url,))
         try:
             for thread in threads:
                 thread.start()
-            until(lambda: waiting() == 64)
+            until(lambda: waiting() == most)
             ask(as_role)
             assert outcomes == ["53400"]
             other.start()
-            until(lambda: waiting() == 65)
+            until(lambda: waiting() == most + 1)
         finally:
             served.encoder.go.set()
         for thread in [*threads, other]:
             thread.join()
-    assert outcomes[1:] == ["answered"] * 65
+    assert outcomes[1:] == ["answered"] * (most + 1)
 
 
 # --- how it lives
 
 
 def test_the_cache_is_bounded(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The oldest vectors beyond the limit are deleted."""
+    """The oldest vectors beyond the limit are deleted, however many there are."""
     served.forget()
     served.connection.execute(
         "insert into livedex.query_embedding select %s, sha256(int4send(n)), '[1]', now() - n * interval '1 s' "
         "from generate_series(1, 50) n",
         (served.generation.generation_id,),
     )
-    served.connection.execute(query("mailbox", "prune"), {"most": 20})
+    monkeypatch.setattr(mailbox, "MOST_CACHED", 20)
+    monkeypatch.setattr(mailbox, "PRUNED_AT_ONCE", 7)
+    monkeypatch.setattr(mailbox, "PRUNE_EVERY", 0.1)
+    ended = "select pg_terminate_backend(pid, 5000) from pg_stat_activity where application_name like '%-mailbox'"
+    served.connection.execute(f"{ended} and datname = current_database()")  # begins again, and prunes at once
+    until(lambda: served.connection.execute("select count(*) from livedex.query_embedding").fetchone() == (20,))
     rows = served.connection.execute("select count(*), min(created_at) > now() - interval '21 s' from livedex.query_embedding")
     assert rows.fetchone() == (20, True)
 

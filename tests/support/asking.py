@@ -13,6 +13,7 @@ from livedex.config import Settings
 from livedex.encoders import Encoder, ModelSpec
 from livedex.encoders.hash import HashEncoder
 from livedex.encoders.port import Vectors
+from livedex.errors import UnavailableError
 from livedex.query.app import QueryApp
 from support.synthetic import Document, Piece, connection_to, create_collection, fill
 from support.waiting import until
@@ -31,10 +32,17 @@ class SlowEncoder:
         self.go = threading.Event()
         self.go.set()
         self.calls: list[list[str]] = []
+        self.refuses = ""  # a word that makes it fail
+        self.away = 0  # calls that fail for now
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """Vectors of texts that search."""
         self.go.wait(30)
+        if self.away:
+            self.away -= 1
+            raise UnavailableError("embedder", "the model is away")
+        if self.refuses and any(self.refuses in text for text in texts):
+            raise ValueError(self.refuses)
         self.calls.append(list(texts))
         return ENCODER.encode_queries(texts)
 

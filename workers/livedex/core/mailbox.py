@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import islice, product
 from typing import Literal, get_args
 
 PRESENCE_CLASS = 0x6C646571  # "ldeq": of the lock by which a query worker says that it has a generation's model
@@ -19,6 +20,7 @@ PIECE, SEAL = 94, 95
 NONCE, TAG, TAG_IN_SEAL = 12, 12, 5  # bytes
 BLOCK = 32  # bytes of keystream that one digest gives
 PIECE_BYTES = 6
+MOST_SEALS, MOST_CHOICES = 4, 64  # that are tried, where a session holds more keys than one text's
 WIRE_TAG = 16  # bytes
 
 _HEAD = struct.Struct(">iB")  # the generation, and what the vector is for
@@ -50,28 +52,40 @@ def collect(locks: Iterable[tuple[int, int]]) -> Mapping[int, list[int]]:
 
 
 def read(pid: int, keys: Iterable[int], secret: bytes) -> Question | None:
-    """The question in a session's keys, None while they are not complete; ForgedError when livedex did not write it."""
-    seals, pieces = [], {}
+    """The question in a session's keys, None while they are not complete; ForgedError when livedex did not write it.
+
+    The session may hold locks of its application whose keys look like ours: then the tag says which belong together.
+    """
+    seals: list[int] = []
+    pieces: dict[int, list[int]] = defaultdict(list)
     for key in keys:
         kind, rest = key >> 56, key & (1 << 56) - 1
         if kind == SEAL:
             seals.append(rest)
         elif kind == PIECE:
-            pieces[rest >> 48] = rest & (1 << 48) - 1
-    if len(seals) != 1:
-        return None
-    length = seals[0] >> 40
-    expected = -(-(NONCE + length + TAG) // PIECE_BYTES)
-    if pieces.keys() != set(range(expected)):
-        return None
-    sent = b"".join(pieces[place].to_bytes(PIECE_BYTES) for place in range(expected))
+            pieces[rest >> 48].append(rest & (1 << 48) - 1)
+    tried = False
+    for seal in seals[:MOST_SEALS]:
+        length = seal >> 40
+        there = [pieces.get(place, []) for place in range(-(-(NONCE + length + TAG) // PIECE_BYTES))]
+        for chosen in islice(product(*there), MOST_CHOICES):
+            tried = True
+            found = _opened(pid, length, chosen, (seal & (1 << 40) - 1).to_bytes(TAG_IN_SEAL), secret)
+            if found is not None:
+                return found
+    if tried:
+        raise ForgedError
+    return None
+
+
+def _opened(pid: int, length: int, pieces: Iterable[int], in_seal: bytes, secret: bytes) -> Question | None:
+    sent = b"".join(piece.to_bytes(PIECE_BYTES) for piece in pieces)
     nonce, hidden, tag = sent[:NONCE], sent[NONCE : NONCE + length], sent[NONCE + length :][:TAG]
     place = struct.pack(">i", pid) + nonce
     payload = bytes(a ^ b for a, b in zip(hidden, _keystream(secret, place, length), strict=True))
     seal = _sealed(secret, b"seal", place + payload)
-    in_seal = (seals[0] & (1 << 40) - 1).to_bytes(TAG_IN_SEAL)
     if not hmac.compare_digest(seal[: TAG + TAG_IN_SEAL], tag + in_seal):
-        raise ForgedError
+        return None
     generation_id, purpose = _HEAD.unpack_from(payload)
     text = payload[_HEAD.size :].decode()
     return Question(pid=pid, nonce=nonce, generation_id=generation_id, purpose=PURPOSES[purpose], text=text)

@@ -13,10 +13,12 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
+from livedex.catalogue import Generation
 from livedex.core.backoff import backoff
 from livedex.core.mailbox import PRESENCE_CLASS, ForgedError, Question, collect, digest_of, read
 from livedex.database import Connection, first_line, open_session, query, translated
-from livedex.errors import LivedexError
+from livedex.encoders.remote import FailingError
+from livedex.errors import LivedexError, TimedOutError, UnavailableError
 from livedex.lifecycle import Stop
 from livedex.observe import QueryMetrics, logger
 from livedex.query.active import Encoders
@@ -25,7 +27,9 @@ from livedex.query.embedding import QueryEmbedder
 SHORTEST_NAP, LONGEST_NAP, GROWTH = 0.001, 0.005, 1.2  # seconds between looks: the lock table is small, a look takes 0.1 ms
 MOST_AT_ONCE = 64  # texts that are taken at a look
 PATIENCE = 10.0  # seconds for one call
+PAUSE = 0.1  # seconds until what fails for now is asked again
 PRUNE_EVERY = 60.0  # seconds
+PRUNED_AT_ONCE = 1000  # vectors
 MOST_CACHED = 50_000  # vectors in the cache: some 100 MB
 
 _log = logger("mailbox")
@@ -81,7 +85,7 @@ class Mailbox:
                 self._look_for_ever(reader, writer)
 
     def _look_for_ever(self, reader: Connection, writer: Connection) -> None:
-        self._present, self._answered = set(), {}
+        self._present, self._answered, self._prune_at = set(), {}, 0.0
         (secret,) = writer.execute(query("mailbox", "secret")).fetchone() or (b"",)
         nap = SHORTEST_NAP
         while not self._stop.wait(nap):
@@ -91,9 +95,15 @@ class Mailbox:
             if questions:
                 self._answer(questions, writer)
             nap = SHORTEST_NAP if questions else min(nap * GROWTH, LONGEST_NAP)
-            if not self._standby and time.monotonic() > self._prune_at:
-                self._prune_at = time.monotonic() + PRUNE_EVERY
-                writer.execute(query("mailbox", "prune"), {"most": MOST_CACHED})
+            self._prune(writer)
+
+    def _prune(self, writer: Connection) -> None:
+        """Keep the cache at its size: looked at now and then, and then at every look until it is."""
+        if self._standby or time.monotonic() < self._prune_at:
+            return
+        pruned = writer.execute(query("mailbox", "prune"), {"most": MOST_CACHED, "slice": PRUNED_AT_ONCE}).rowcount
+        if pruned < PRUNED_AT_ONCE:
+            self._prune_at = time.monotonic() + PRUNE_EVERY
 
     def _say_what_is_loaded(self, reader: Connection) -> None:
         """Hold a lock for each generation whose texts can be embedded, so that sessions know before they wait."""
@@ -122,7 +132,7 @@ class Mailbox:
                 found.append(question)
         now = time.perf_counter()
         self._seen = {(each.pid, each.nonce): self._seen.get((each.pid, each.nonce), now) for each in found}
-        return found[:MOST_AT_ONCE]
+        return sorted(found, key=lambda each: self._seen[each.pid, each.nonce])[:MOST_AT_ONCE]
 
     def _answer(self, questions: Sequence[Question], writer: Connection) -> None:
         for generation_id in {question.generation_id for question in questions}:
@@ -131,18 +141,29 @@ class Mailbox:
             if generation is None:
                 self._answered.update({question.pid: question.nonce for question in asked})
                 continue
-            texts = sorted({question.text for question in asked})
-            code = "00000"
-            try:
-                vectors = self._embedder.vectors(generation, texts, deadline=time.perf_counter() + PATIENCE)
-            except Exception as error:  # noqa: BLE001 - whatever a model raises, the next text is answered
-                _log.error(
-                    "mailbox.failed", error=type(error).__name__, why=str(error) if isinstance(error, LivedexError) else ""
-                )
-                code = "57014"
-            else:
-                self._keep(writer, generation_id, texts, vectors)
-            self._settle(asked, code)
+            self._embed(generation, asked, writer)
+
+    def _embed(self, generation: Generation, asked: Sequence[Question], writer: Connection) -> None:
+        """Answer them. What fails for now is asked again at the next look, as long as the session waits; what fails otherwise
+        is tried alone, because a text that the model refuses must fail nobody else's.
+        """
+        texts = sorted({question.text for question in asked})
+        try:
+            vectors = self._embedder.vectors(generation, texts, deadline=time.perf_counter() + PATIENCE)
+        except Exception as error:  # noqa: BLE001 - whatever a model raises, the next text is answered
+            if isinstance(error, UnavailableError | TimedOutError) and not isinstance(error, FailingError):
+                _log.warning("mailbox.waits", why=str(error))
+                self._stop.wait(PAUSE)
+                return
+            if len(texts) == 1:
+                _log.error("mailbox.failed", error=type(error).__name__)
+                self._settle(asked, "57014")
+                return
+            for text in texts:
+                self._embed(generation, [question for question in asked if question.text == text], writer)
+        else:
+            self._keep(writer, generation.generation_id, texts, vectors)
+            self._settle(asked, "00000")
 
     @staticmethod
     def _keep(writer: Connection, generation_id: int, texts: Sequence[str], vectors: NDArray[np.float32]) -> None:

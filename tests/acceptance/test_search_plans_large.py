@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import psycopg
 import pytest
 from numpy.typing import NDArray
@@ -23,7 +24,9 @@ SEED = 8
 CHUNKS = 100_000
 DIMENSION = 32
 SHARES = {"permille": 1000, "percent": 100, "tenth": 10, "half": 2}  # one document in so many has the mark
-QUERIES = gaussian(SEED + 1, 20, DIMENSION)
+# Vectors of texts differ in few directions, and those in all of them are hard for any index.
+_SPREAD = gaussian(SEED + 2, 10, DIMENSION)
+QUERIES = (gaussian(SEED + 1, 20, 10) @ _SPREAD).astype(np.float16).astype(np.float32)
 VECTOR_INDEX, TEXT_INDEX = "Index Scan using embedding_1_hnsw", "Bitmap Index Scan on chunk_tsv_idx"
 TYPES = "vector, int, int, jsonb, timestamptz, timestamptz, int, tsquery"
 
@@ -78,7 +81,7 @@ class Corpus:
 @pytest.fixture(scope="module")
 def filled(stack: Addresses, template: str) -> Iterator[Corpus]:
     """The collection."""
-    vectors = gaussian(SEED, CHUNKS, DIMENSION)
+    vectors = (gaussian(SEED, CHUNKS, 10) @ _SPREAD).astype(np.float16).astype(np.float32)
     documents = [
         Document(
             name=f"doc/{n}", pieces=[Piece(text=f"{'dragon' if n % 200 == 0 else 'falcon'} number {n}", vector=vectors[n])],
@@ -149,7 +152,7 @@ def test_searches_of_a_prepared_statement_take_the_index_each_time(corpus: Corpu
         cosines = corpus.vectors @ query / (corpus.vectors**2).sum(axis=1) ** 0.5
         found += len({name for (name,) in rows} & {f"doc/{number}" for number in (-cosines).argsort()[:10]})
     assert corpus.counted("embedding_1_hnsw") - before == len(QUERIES)
-    assert found / (10 * len(QUERIES)) >= 0.9
+    assert found / (10 * len(QUERIES)) >= 0.95
 
 
 @pytest.mark.parametrize(("mark", "every"), SHARES.items())

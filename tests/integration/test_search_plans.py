@@ -80,7 +80,7 @@ class Corpus:
             types = "vector, int, int, jsonb, timestamptz, timestamptz, int, tsquery"
             cursor.execute(f"prepare search ({types}) as {row[0]}")
             values = psycopg.sql.SQL(", ").join([Vector(QUERIES[0]), generation.collection_id, generation.chunking_id,
-                                                 Jsonb(filter), None, None, 50, "dragon"])  # fmt: skip
+                                                 Jsonb(filter), None, None, 50, "unmapped"])  # fmt: skip
             rows = cursor.execute(
                 psycopg.sql.SQL("explain execute search ({})").format(values).as_string(self.connection)
             ).fetchall()
@@ -98,7 +98,7 @@ def corpus(stack: Addresses, template: str) -> Iterator[Corpus]:
     documents = [
         Document(
             name=f"doc/{number}",
-            pieces=[Piece(text=f"{'dragon' if number % 3 == 0 else 'falcon'} number {number}", vector=vectors[number])],
+            pieces=[Piece(text=f"{'dragon' if number % 3 == 0 else 'falcon'} number {number} of many", vector=vectors[number])],
             metadata={mark: number % every == 0 for mark, every in SHARES.items()},
         )
         for number in range(CHUNKS)
@@ -107,7 +107,7 @@ def corpus(stack: Addresses, template: str) -> Iterator[Corpus]:
         generation = create_collection(connection, "large", model=f"hash-{DIMENSION}")
         fill(connection, generation, documents)
         noise = gaussian(SEED + 2, UNMAPPED, DIMENSION) / 20
-        unmapped = [Piece(text=f"dragon dragon unmapped {n}", vector=QUERIES[0] + noise[n]) for n in range(UNMAPPED)]
+        unmapped = [Piece(text=f"dragon unmapped {n}", vector=QUERIES[0] + noise[n]) for n in range(UNMAPPED)]
         stage(connection, generation, unmapped)
         connection.execute("analyze")
         yield Corpus(connection, url, generation, vectors)
@@ -192,7 +192,7 @@ def test_the_index_goes_on_past_rows_of_no_document(corpus: Corpus) -> None:
 
 
 def test_words_of_no_document_crowd_no_words_out(corpus: Corpus) -> None:
-    """In a hybrid search the staged texts, which have the word more often, leave the places of their ranking to documents."""
+    """In a hybrid search the staged texts, which are shorter and so rank higher, leave their places to documents."""
     names = {name for name, _ in corpus.search(QUERIES[1], query="dragon")}
     assert names - set(corpus.nearest(QUERIES[1], 100)), "found by their words"
 

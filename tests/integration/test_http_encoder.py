@@ -3,15 +3,19 @@
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import httpx
 import numpy as np
 import pytest
 
 from livedex import apply
+from livedex.catalogue import Generation
 from livedex.encoders import ModelSpec, http, open_encoder
 from livedex.encoders.hash import HashEncoder
 from livedex.encoders.http import HttpEncoder
@@ -19,6 +23,7 @@ from livedex.encoders.port import EncodingStopped
 from livedex.encoders.remote import Conversation, InputRefusedError, Server, retry_after
 from livedex.errors import ConfigError, SystemicError, UnavailableError
 from livedex.index.app import IndexApp
+from livedex.query.embedding import Loaded, QueryEmbedder
 from support.embedding_server import MODEL, EmbeddingServer
 from support.kafka import Log
 from support.waiting import until
@@ -150,6 +155,39 @@ def test_a_text_that_the_server_fails_on_is_at_fault_itself(
         encoder.encode_documents(TEXTS[:4])
     assert told.refusals == before
     assert np.allclose(encoder.encode_documents(TEXTS[3:20]), EXPECTED[3:20], atol=1e-6)
+
+
+def test_a_query_that_the_server_fails_on_fails_alone(told: EmbeddingServer) -> None:
+    """Those that are embedded with it get their vectors; asked for again, it is refused without asking the server."""
+    encoder = opened(told)
+    told.mark, told.marked, told.seconds = "bad", 500, 0.1
+    embedder = QueryEmbedder(cast("Loaded", SimpleNamespace(encoder=lambda _: encoder)))
+    made = cast("Generation", SimpleNamespace(generation_id=1, identity=encoder.identity))
+
+    def ask(text: str) -> np.ndarray:
+        return embedder.vectors(made, [text], deadline=time.perf_counter() + 30)
+
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(ask, "first")
+        until(lambda: told._busy, what="the model to be busy")
+        bad, *good = [pool.submit(ask, text) for text in ("bad", "good", "better")]
+        assert [len(each.result()) for each in (first, *good)] == [1, 1, 1]
+        with pytest.raises(InputRefusedError, match=r"fails on this text, .* status 500"):
+            bad.result()
+    before = told.refusals
+    with pytest.raises(InputRefusedError):
+        ask("bad")
+    assert told.refusals == before
+
+
+def test_a_server_that_fails_on_every_query_is_down(told: EmbeddingServer) -> None:
+    """No text is blamed for it, and the next is asked for again."""
+    encoder = opened(told)
+    told.status = 500
+    with pytest.raises(UnavailableError, match="status 500"):
+        encoder.encode_queries(["a"])
+    told.status = 200
+    assert encoder.encode_queries(["a"]).shape == (1, EXPECTED.shape[1])
 
 
 def test_a_request_that_is_too_much_for_the_server_is_halved(told: EmbeddingServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from livedex.encoders import Encoder, ModelSpec
 from livedex.encoders.hash import HashEncoder
 from livedex.encoders.port import Vectors
 from livedex.errors import SystemicError, TimedOutError, UnavailableError
+from livedex.query import embedding
 from livedex.query.active import NotLoadedError
 from livedex.query.embedding import QueryEmbedder, VectorCache
 from support.waiting import until
@@ -170,6 +171,26 @@ def test_who_is_late_is_dropped(made: Fixture) -> None:
     assert (stuck.result(LONG).shape, kept.result(LONG).shape) == ((1, 8), (1, 8))
     assert made.model.calls == [["stuck"], ["kept"]]
     made.ask("next").result(LONG)
+
+
+def test_nobody_waits_for_a_stuck_model_beyond_its_deadline(made: Fixture) -> None:
+    """Neither the one whose text it is stuck on, which came when it was idle; a later one gets its vector once it goes on."""
+    began = time.perf_counter()
+    with pytest.raises(TimedOutError, match="deadline"):
+        made.embedder.vectors(generation(), ["stuck"], deadline=began + 0.1)
+    assert time.perf_counter() - began < 5
+    later = made.ask("later")
+    made.model.go_on.set()
+    assert later.result(LONG).shape == (1, 8)
+    assert made.model.calls == [["stuck"], ["later"]]
+
+
+def test_the_thread_that_encodes_ends_when_nobody_comes(made: Fixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the next text starts another."""
+    monkeypatch.setattr(embedding, "IDLE_SECONDS", 0.01)
+    for text in ("a", "b"):
+        assert made.ask(text).result(LONG).shape == (1, 8)
+        until(lambda: not made.embedder._running, what="the thread to end")
 
 
 def test_one_that_was_late_in_a_batch_leaves_the_others(made: Fixture) -> None:

@@ -19,6 +19,7 @@ from livedex.errors import ConfigError, SystemicError, UnavailableError
 WITNESS = "the same words give the same vector"  # goes along with every batch
 QUERY_PATIENCE = 5.0  # seconds: somebody waits for the answer
 FAILING_PATIENCE = 5.0  # seconds with a server that fails, before it is found out whether that is because of a text
+QUERY_FAILING_PATIENCE = 0.5  # the same for those who wait, and all others with them
 REMEMBERED = 300.0  # seconds, of a text that the server fails on
 CULPRITS = 1_000  # of them
 _FAILS = "the embedding server fails on this text, and on others does not"
@@ -68,9 +69,18 @@ class HttpEncoder:
         return self._vectors(rows)
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
-        """See Encoder. UnavailableError within QUERY_PATIENCE when the server does not answer."""
+        """See Encoder. UnavailableError within QUERY_PATIENCE when the server does not answer; InputRefusedError when it fails
+        on these texts, and on others does not: one of them is at fault.
+        """
         prompted = [self.identity.query_prompt + text for text in texts]
-        return self._vectors(self._dialect.embed(prompted, QUERY_PATIENCE, lambda: False))
+        self._refuse_culprits(prompted)
+        try:
+            rows = self._dialect.embed(prompted, QUERY_PATIENCE, lambda: False, failing=QUERY_FAILING_PATIENCE)
+        except FailingError as error:
+            if not self._passes_witness(QUERY_FAILING_PATIENCE, lambda: False):
+                raise
+            raise self._blamed(prompted, error) from error
+        return self._vectors(rows)
 
     def _parts(self, texts: list[str]) -> list[list[str]]:
         size = self._dialect.texts_per_request
@@ -80,23 +90,31 @@ class HttpEncoder:
         """The vectors of a request's texts. Where the server fails on them, and not on the witness, the text is found that it
         fails on: InputRefusedError, at once when it is asked for again, or no other would come to its turn.
         """
-        for text in part:
-            if self._culprits.get(text, 0.0) > time.monotonic():
-                raise InputRefusedError(_FAILS)
+        self._refuse_culprits(part)
         try:
             return self._dialect.embed(part, None, stopped, failing=FAILING_PATIENCE if len(part) > 1 else None)
         except FailingError as error:
-            if part == [WITNESS] or not self._passes_witness(stopped):
+            if part == [WITNESS] or not self._passes_witness(FAILING_PATIENCE, stopped):
                 raise
             if len(part) == 1:
-                self._culprits = {**dict(list(self._culprits.items())[-CULPRITS:]), part[0]: time.monotonic() + REMEMBERED}
-                raise InputRefusedError(f"{_FAILS}: {error}") from error
+                raise self._blamed(part, error) from error
         middle = len(part) // 2
         return self._embed(part[:middle], stopped) + self._embed(part[middle:], stopped)
 
-    def _passes_witness(self, stopped: Callable[[], bool]) -> bool:
+    def _refuse_culprits(self, texts: Sequence[str]) -> None:
+        now = time.monotonic()
+        if any(self._culprits.get(text, 0.0) > now for text in texts):
+            raise InputRefusedError(_FAILS)
+
+    def _blamed(self, texts: Sequence[str], error: FailingError) -> InputRefusedError:
+        """What is told of texts that the server fails on; a single one is remembered."""
+        if len(texts) == 1:
+            self._culprits = {**dict(list(self._culprits.items())[-CULPRITS:]), texts[0]: time.monotonic() + REMEMBERED}
+        return InputRefusedError(f"{_FAILS}: {error}")
+
+    def _passes_witness(self, patience: float, stopped: Callable[[], bool]) -> bool:
         try:
-            self._dialect.embed([WITNESS], FAILING_PATIENCE, stopped)
+            self._dialect.embed([WITNESS], patience, stopped)
         except UnavailableError:
             return False
         return True

@@ -1,8 +1,8 @@
 """From the text of a query to its vector, for every route: searches that come at once share one call of the model.
 
-Whoever finds the model idle leads: it encodes at once, its own text and those of all that wait for the same generation. Who
-comes meanwhile waits, and the one that waited longest leads next. So an idle worker delays nothing, a busy one encodes in
-batches, and one call at a time has all the cores.
+One thread encodes: as soon as somebody comes, his text and those of all that wait for the same generation. Who comes meanwhile
+waits, and the one that waited longest is next. So an idle worker delays nothing, a busy one encodes in batches, one call at a
+time has all the cores, and whoever asks waits no longer than its own deadline, however long the model takes.
 """
 
 import threading
@@ -23,6 +23,7 @@ Vector = NDArray[np.float32]
 BATCH = 64  # texts of one call; a caller that brings more has them encoded together
 CACHE_BYTES = 32 * 2**20  # of vectors and their texts
 CACHED_CHARACTERS = 512  # of the longest text that is kept: longer ones hardly come twice
+IDLE_SECONDS = 10.0  # that the thread waits for more; the next text after them starts another
 
 
 class Loaded(Protocol):
@@ -64,14 +65,13 @@ def _weight(text: str, vector: Vector) -> int:
 
 
 class _Waiter:
-    """One call that needs vectors. Its fields change under the embedder's lock, or before `woken` is set."""
+    """One call that needs vectors. Its last fields change before `answered` is set."""
 
     def __init__(self, generation: Generation, texts: Sequence[str], deadline: float) -> None:
         self.generation = generation
         self.texts = texts
         self.deadline = deadline
-        self.woken = threading.Event()  # it leads from now on, or has its answer
-        self.leads = False
+        self.answered = threading.Event()
         self.vectors: dict[str, Vector] = {}
         self.error: Exception | None = None
 
@@ -91,17 +91,17 @@ class QueryEmbedder:
     def __init__(self, encoders: Loaded, *, batch: int = BATCH, cache_bytes: int = CACHE_BYTES) -> None:
         self._encoders = encoders
         self._batch = batch
-        self._lock = threading.Lock()  # never held while a model runs
+        self._lock = threading.Condition()  # never held while a model runs; notified of those who begin to wait
         self._cache = VectorCache(cache_bytes)
         self._waiting: deque[_Waiter] = deque()
-        self._busy = False  # somebody leads
+        self._running = False  # the thread that encodes
 
     def vectors(self, generation: Generation, texts: Sequence[str], *, deadline: float) -> Vector:
         """The vectors of texts that search, float32 of shape (len(texts), dimension), in their order.
 
-        `deadline` is a time of time.perf_counter(): TimedOutError once it has passed while others were encoded. A call of the
-        model that has begun is not broken off. NotLoadedError while the generation has no encoder; else what the encoder
-        raises, for the texts of this call only.
+        `deadline` is a time of time.perf_counter(): TimedOutError once it has passed. A call of the model that has begun is not
+        broken off, but not waited for either. NotLoadedError while the generation has no encoder; else what the encoder raises,
+        for the texts of this call only.
         """
         self._encoders.encoder(generation)
         with self._lock:
@@ -115,44 +115,43 @@ class QueryEmbedder:
         if waiter.late:
             raise _too_late()
         with self._lock:
-            if self._busy:
-                self._waiting.append(waiter)
-            else:
-                self._busy = waiter.leads = True
-                waiter.woken.set()
-        if not waiter.woken.wait(max(0.0, waiter.deadline - time.perf_counter())):
+            self._waiting.append(waiter)
+            self._lock.notify()
+            if not self._running:
+                self._running = True
+                threading.Thread(target=self._run, name="query-encoder", daemon=True).start()
+        if not waiter.answered.wait(max(0.0, waiter.deadline - time.perf_counter())):
             self._give_up(waiter)
-        if waiter.leads:
-            self._lead(waiter)
         return waiter.answer()
 
     def _give_up(self, waiter: _Waiter) -> None:
-        """TimedOutError, unless its turn or its answer came this moment."""
+        """TimedOutError, unless its answer came this moment."""
         with self._lock:
-            if waiter.woken.is_set():
-                return
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
-        raise _too_late()
+        if not waiter.answered.is_set():
+            raise _too_late()
 
-    def _lead(self, leader: _Waiter) -> None:
-        """Encode for the leader and all that can join, then let the next one lead."""
-        with self._lock:
-            batch = [leader, *self._joining(leader)]
-        try:
+    def _run(self) -> None:
+        while batch := self._next_batch():
             self._encode(batch)
-        finally:
-            with self._lock:
-                for follower in batch[1:]:
-                    follower.woken.set()
-                self._hand_over()
 
-    def _joining(self, leader: _Waiter) -> list[_Waiter]:
+    def _next_batch(self) -> list[_Waiter]:
+        """The one that waited longest with all that can join; nobody when none came for a while, and the thread ends."""
+        with self._lock:
+            while self._lock.wait_for(lambda: self._waiting, IDLE_SECONDS):
+                first = self._waiting.popleft()
+                if not first.late:  # else its own thread tells so
+                    return [first, *self._joining(first)]
+            self._running = False
+            return []
+
+    def _joining(self, first: _Waiter) -> list[_Waiter]:
         """Take those out of the queue that wait for the same generation, as far as a batch holds them."""
-        room = self._batch - len(leader.texts)
+        room = self._batch - len(first.texts)
         joining: list[_Waiter] = []
         for waiter in list(self._waiting):
-            fits = waiter.generation.generation_id == leader.generation.generation_id and len(waiter.texts) <= room
+            fits = waiter.generation.generation_id == first.generation.generation_id and len(waiter.texts) <= room
             if waiter.late:  # its own thread tells so
                 self._waiting.remove(waiter)
             elif fits:
@@ -161,31 +160,23 @@ class QueryEmbedder:
                 room -= len(waiter.texts)
         return joining
 
-    def _hand_over(self) -> None:
-        """Wake the one that waited longest; late ones are passed over, and their own threads tell so."""
-        while self._waiting:
-            following = self._waiting.popleft()
-            if not following.late:
-                following.leads = True
-                following.woken.set()
-                return
-        self._busy = False
-
     def _encode(self, batch: Sequence[_Waiter]) -> None:
         """Give each of the batch its vectors or its error."""
         generation = batch[0].generation
         try:
             vectors = self._encoded(generation, dict.fromkeys(text for waiter in batch for text in waiter.texts))
         except Exception as error:  # noqa: BLE001 - raised again by each that asked
-            if len(batch) == 1 or isinstance(error, UnavailableError):
-                for waiter in batch:
-                    waiter.error = error
+            if len(batch) > 1 and not isinstance(error, UnavailableError):
+                for waiter in batch:  # a text that the model refuses must fail its own search only
+                    self._encode([waiter])
                 return
-            for waiter in batch:  # a text that the model refuses must fail its own search only
-                self._encode([waiter])
+            for waiter in batch:
+                waiter.error = error
+                waiter.answered.set()
             return
         for waiter in batch:
             waiter.vectors = {text: vectors[text] for text in waiter.texts}
+            waiter.answered.set()
 
     def _encoded(self, generation: Generation, texts: Iterable[str]) -> dict[str, Vector]:
         with self._lock:  # looked up again: the batch before may have had the same text

@@ -12,6 +12,7 @@ from psycopg_pool import PoolTimeout
 from starlette.exceptions import HTTPException
 
 from livedex.database import first_line
+from livedex.encoders.remote import InputRefusedError
 from livedex.errors import ConfigError, TimedOutError, UnavailableError
 from livedex.lifecycle import Health
 from livedex.observe import logger
@@ -27,6 +28,7 @@ _STATUS_OF = {
     "42501": HTTPStatus.FORBIDDEN,
     "57014": HTTPStatus.GATEWAY_TIMEOUT,
 }
+_REFUSED = "query: the embedding server does not take this text, others it does: ask in other words, or in mode text"
 _FAILED = "the search failed; the log of the query worker says why"
 _log = logger("query")
 
@@ -72,6 +74,7 @@ class Problems:
             HTTPException: lambda error: problem(HTTPStatus(error.status_code), str(error.detail), headers=error.headers),
             psycopg.Error: _refused,
             ForbiddenError: lambda error: problem(HTTPStatus.FORBIDDEN, str(error)),
+            InputRefusedError: lambda _: problem(HTTPStatus.BAD_REQUEST, _REFUSED),
             BusyError: lambda error: problem(HTTPStatus.TOO_MANY_REQUESTS, str(error)),
             TimedOutError: lambda error: problem(HTTPStatus.GATEWAY_TIMEOUT, str(error)),
             UnavailableError: self._away,

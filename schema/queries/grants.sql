@@ -4,6 +4,11 @@ select collection_id from livedex.collection where name = %(collection)s
 -- name: role
 select oid::int8, pg_has_role(oid, 'livedex_search', 'usage') as searches from pg_roles where rolname = %(role)s
 
+-- name: forget
+-- Grants to roles that were dropped or renamed since.
+delete from livedex.collection_access a
+ where not exists (select from pg_roles r where r.rolname = a.role and r.oid = a.role_oid)
+
 -- name: allow
 insert into livedex.collection_access (collection_id, role) values (%(collection_id)s, %(role)s) on conflict do nothing
 

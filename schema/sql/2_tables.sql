@@ -173,10 +173,12 @@ create table livedex.query_embedding (
 );
 create index query_embedding_created_idx on livedex.query_embedding (created_at);
 
--- Which database role may search which collection.
+-- Which database role may search which collection. Both its name and its number count: after DROP ROLE the name may be given to
+-- another, and after a rename it is not the role that the operator named. The number is written by a trigger.
 create table livedex.collection_access (
   collection_id int not null references livedex.collection on delete cascade,
   role          name not null,
+  role_oid      oid, -- null: there was no such role
   primary key (collection_id, role)
 );
 

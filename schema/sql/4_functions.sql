@@ -13,6 +13,29 @@ create function livedex.caller() returns name
 language sql stable parallel safe
 return coalesce(nullif(current_setting('role', true), 'none'), session_user::text)::name;
 
+-- Writes down which role a grant names.
+create function livedex.note_role() returns trigger
+language plpgsql set search_path = pg_catalog, livedex, pg_temp as $$
+begin
+  new.role_oid := (select r.oid from pg_roles r where r.rolname = new.role);
+  return new;
+end
+$$;
+create trigger collection_access_role before insert on livedex.collection_access for each row execute function livedex.note_role();
+
+-- Whether the caller may search a collection: superusers and the workers' roles all, others what was granted to a role of theirs.
+create function livedex.may_search(wanted int) returns boolean
+language plpgsql stable set search_path = pg_catalog, livedex, pg_temp as $$
+declare
+  asking constant name := livedex.caller();
+begin
+  return pg_has_role(asking, 'livedex_owner', 'member') or pg_has_role(asking, 'livedex_query', 'member')
+    or exists (select from livedex.collection_access a
+                 join pg_roles r on r.rolname = a.role and r.oid = a.role_oid -- a role that was dropped would be an error
+                where a.collection_id = wanted and pg_has_role(asking, r.oid, 'member'));
+end
+$$;
+
 -- The collection of this name, if the caller may search it; raises 42704 and 42501.
 create function livedex.searchable_collection(wanted text) returns livedex.collection
 language plpgsql stable set search_path = pg_catalog, livedex, pg_temp as $$
@@ -25,10 +48,7 @@ begin
     raise exception 'the collection % does not exist', quote_ident(wanted)
       using errcode = '42704', hint = 'livedex status lists the collections';
   end if;
-  if not (pg_has_role(asking, 'livedex_owner', 'member') or pg_has_role(asking, 'livedex_query', 'member')
-          or exists (select from livedex.collection_access a
-                       join pg_roles r on r.rolname = a.role -- a role that was dropped would be an error
-                      where a.collection_id = found_collection.collection_id and pg_has_role(asking, r.oid, 'member'))) then
+  if not livedex.may_search(found_collection.collection_id) then
     raise exception 'role % may not search the collection %', quote_ident(asking::text), quote_ident(wanted)
       using errcode = '42501', hint = format('an operator can allow it: livedex grant %s %s', wanted, asking);
   end if;

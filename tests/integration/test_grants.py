@@ -72,6 +72,38 @@ def test_who_has_the_granted_role_searches_with_it(database_url: str, workers: W
         assert session.execute(SEARCH, ("one",)).fetchall() == [("in one",)]
 
 
+def test_a_grant_is_to_a_role_and_not_to_its_name(database_url: str, workers: Workers) -> None:
+    """One that takes the name of a role that was dropped or renamed has none of its grants, and is granted anew."""
+    with login_role(database_url) as (role, as_role), connection_to(database_url) as operator:
+        other = sql.Identifier(f"{role}_once")
+        name = sql.Identifier(role)
+        for collection in ("one", "two"):
+            workers.run("grant", collection, role)
+        operator.execute(sql.SQL("alter role {} rename to {}").format(name, other))
+        operator.execute(sql.SQL("create role {} login in role livedex_search").format(name))
+        try:
+            with asking(as_role) as session:
+                for collection in ("one", "two"):
+                    with pytest.raises(errors.InsufficientPrivilege, match="may not search the collection"):
+                        session.execute(SEARCH, (collection,))
+                assert f"{role} may search one" in workers.run("grant", "one", role).stderr
+                assert session.execute(SEARCH, ("one",)).fetchall() == [("in one",)]
+                with pytest.raises(errors.InsufficientPrivilege):
+                    session.execute(SEARCH, ("two",))
+            operator.execute(sql.SQL("set role {}").format(other))
+            with pytest.raises(errors.InsufficientPrivilege, match="may not search the collection"):
+                operator.execute(SEARCH, ("one",))
+            operator.execute("reset role")
+            operator.execute(sql.SQL("drop role {0}; create role {0} login in role livedex_search").format(name))
+            with asking(as_role) as session, pytest.raises(errors.InsufficientPrivilege, match="may not search the collection"):
+                session.execute(SEARCH, ("one",))
+            assert f"{role} had no grant for one" in workers.run("revoke", "one", role).stderr
+            assert operator.execute("select from livedex.collection_access").fetchall() == []
+        finally:
+            operator.execute("reset role")
+            operator.execute(sql.SQL("drop role {}").format(other))
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -1,7 +1,8 @@
 """`livedex grant` and `revoke`: which database role may search which collection in SQL.
 
 A role needs two things: the right to call the functions, which members of livedex_search have, and a row that names the
-collection. Who was granted the role that is named here, by Postgres, may search with it.
+collection. Who was granted the role that is named here, by Postgres, may search with it. The row holds for that role alone: one
+that takes its name after DROP ROLE or ALTER ROLE ... RENAME has to be granted anew, and so has a role that was renamed.
 """
 
 from psycopg import errors
@@ -16,6 +17,7 @@ def grant(connection: Connection, collection: str, role: str) -> bool:
     """Let the role search the collection; False when it could. ConfigError when either is not there, or it is refused."""
     with translated(), connection.transaction():
         named = {"collection_id": _collection(connection, collection), "role": role}
+        connection.execute(query("grants", "forget"))
         member = _member(connection, role)
         if not member:
             statement = "inheriting_member" if connection.info.server_version >= _INHERITING else "member"
@@ -27,6 +29,7 @@ def revoke(connection: Connection, collection: str, role: str) -> bool:
     """Take it back; False when the role could not. With its last collection the role loses the functions too."""
     with translated(), connection.transaction():
         named = {"collection_id": _collection(connection, collection), "role": role}
+        connection.execute(query("grants", "forget"))
         member = _member(connection, role)
         gone = connection.execute(query("grants", "forbid"), named).rowcount > 0
         if gone and member and connection.execute(query("grants", "others"), named).fetchone() == (0,):

@@ -113,27 +113,50 @@ end
 $$;
 grant execute on function livedex.finish_rebuild to livedex_indexer;
 
--- Waits until the event at `topic:partition:offset` is searchable, or a dead letter; false when the timeout came first.
-create function livedex.wait_for(token text, timeout interval default '5 s') returns boolean
-language plpgsql volatile security definer set search_path = pg_catalog, livedex, pg_temp as $$
+-- Refuses a timeout that cannot be meant, and one that is over before it begins unless `look`: then once is enough; raises 22023.
+create function livedex.check_timeout(timeout interval, look boolean default false) returns void
+language plpgsql immutable set search_path = pg_catalog, livedex, pg_temp as $$
+begin
+  if timeout is null or timeout <= '0 s' and not look or timeout > '24 hours' then
+    raise exception 'the timeout is %, expected % at most 24 hours', coalesce(timeout::text, 'null'),
+      case when look then 'an interval of' else 'more than 0 and' end using errcode = '22023';
+  end if;
+end
+$$;
+
+/* The place that a token names. Its topic must be one of the collection, or without one, of a collection that the caller may search:
+   what others follow is not told, not even that there is nothing. Raises 22023. */
+create function livedex.token_place(token text, wanted livedex.collection, out topic text, out partition int, out "offset" bigint)
+language plpgsql stable set search_path = pg_catalog, livedex, pg_temp as $$
 declare
-  place text[] := regexp_match(token, '^(.+):([0-9]{1,9}):([0-9]{1,18})$');
-  deadline timestamptz := clock_timestamp() + timeout;
+  parts constant text[] := regexp_match(token, '^(.+):([0-9]{1,9}):([0-9]{1,18})$');
+  follower constant int := (select s.collection_id from livedex.source s where s.topic = parts[1]);
+begin
+  if parts is null then
+    raise exception 'the token % is no topic:partition:offset', coalesce(quote_literal(token), 'null') using errcode = '22023';
+  elsif wanted.collection_id is not null and follower is distinct from wanted.collection_id then
+    raise exception 'the token % names no topic that the collection % follows', quote_literal(token), quote_ident(wanted.name)
+      using errcode = '22023', hint = 'livedex source list names the topics';
+  -- index workers read the sources themselves
+  elsif follower is null or not (livedex.may_search(follower) or pg_has_role(livedex.caller(), 'livedex_indexer', 'member')) then
+    raise exception 'the token % names no topic of a collection that role % may search', quote_literal(token),
+        quote_ident(livedex.caller()::text)
+      using errcode = '22023', hint = 'livedex source list names the topics, livedex grant lets a role search their collections';
+  end if;
+  topic := parts[1];
+  partition := parts[2];
+  "offset" := parts[3];
+end
+$$;
+
+-- Waits until the event at a place is searchable, or a dead letter; false when the deadline came first.
+create function livedex.wait_until(wanted text, part int, place bigint, deadline timestamptz) returns boolean
+language plpgsql volatile set search_path = pg_catalog, livedex, pg_temp as $$
+declare
   nap float8 := 0.001;
 begin
-  if place is null then
-    raise exception 'the token % is no topic:partition:offset', coalesce(quote_literal(token), 'null') using errcode = '22023';
-  end if;
-  if timeout is null then
-    raise exception 'the timeout is null, an interval was expected' using errcode = '22023';
-  end if;
-  if not exists (select from livedex.source s where s.topic = place[1]) then
-    raise exception 'the token % names a topic that no collection follows', quote_literal(token)
-      using errcode = '22023', hint = 'livedex source list names the topics';
-  end if;
   loop
-    if exists (select from livedex.source_progress p
-                where p.topic = place[1] and p.partition = place[2]::int and p.next_offset > place[3]::bigint) then
+    if exists (select from livedex.source_progress p where p.topic = wanted and p.partition = part and p.next_offset > place) then
       return true;
     end if;
     if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
@@ -146,5 +169,42 @@ begin
     perform pg_sleep(least(nap, greatest(extract(epoch from deadline - clock_timestamp()), 0)));
     nap := least(nap * 1.3, 0.02);
   end loop;
+end
+$$;
+
+-- Waits until the event at `topic:partition:offset` is searchable, or a dead letter; false when the timeout came first.
+create function livedex.wait_for(token text, timeout interval default '5 s') returns boolean
+language plpgsql volatile security definer set search_path = pg_catalog, livedex, pg_temp as $$
+declare
+  p record;
+begin
+  select * into p from livedex.token_place(token, null);
+  perform livedex.check_timeout(timeout, look => true);
+  return livedex.wait_until(p.topic, p.partition, p."offset", clock_timestamp() + greatest(timeout, '0 s'));
+end
+$$;
+
+-- The same for a search of a collection, whose topic it must be; raises 57014 when the timeout came first.
+create function livedex.wait_after(token text, wanted livedex.collection, timeout interval) returns void
+language plpgsql volatile set search_path = pg_catalog, livedex, pg_temp as $$
+declare
+  p record;
+begin
+  select * into p from livedex.token_place(token, wanted);
+  if not livedex.wait_until(p.topic, p.partition, p."offset", clock_timestamp() + timeout) then
+    raise exception 'the event % was not searchable within %', quote_literal(token), timeout
+      using errcode = '57014', detail = 'after', hint = 'ask again later, or with a longer timeout';
+  end if;
+end
+$$;
+
+-- Whether an event of a collection is searchable now: query workers wait for it without a connection.
+create function livedex.is_searchable(token text, collection text) returns boolean
+language plpgsql volatile security definer set search_path = pg_catalog, livedex, pg_temp as $$
+declare
+  p record;
+begin
+  select * into p from livedex.token_place(token, livedex.searchable_collection(collection));
+  return livedex.wait_until(p.topic, p.partition, p."offset", clock_timestamp());
 end
 $$;

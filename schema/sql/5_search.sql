@@ -253,16 +253,18 @@ declare
   filtered constant boolean := filter <> '{}' or since is not null or until is not null;
   -- eligible chunks up to which comparing all loses nothing: with a filter it is faster than the index too
   most constant int := case when filtered then 5000 else 2000 end;
+  beyond_half constant float8 := 65520; -- what halfvec does not hold
   c livedex.collection := livedex.searchable_collection(collection);
-  g livedex.generation;
+  g livedex.generation; -- of the moment when the event that is waited for is there
   q record; -- the words of the question
   chunks float8; -- about how many there are, of all collections
   budget float8 := 1000; -- matches in the text index: more find hardly more, and each is ranked
   wanted tsquery;
   complete boolean := true; -- wanted has every word of the question
-  deadline constant timestamptz := clock_timestamp() + timeout;
+  deadline timestamptz;
   dimensions int;
   norm float8;
+  largest float8;
   candidates int; -- of each leg
   few boolean;
   exact boolean;
@@ -271,6 +273,12 @@ declare
   answer livedex.search_result[];
 begin
   perform livedex.check_search(k, filter, mode, per_document, embedding is not null, query, rerank);
+  perform livedex.check_timeout(timeout);
+  deadline := clock_timestamp() + timeout;
+  if after is not null then
+    perform livedex.wait_after(after, c, timeout);
+    c := livedex.searchable_collection(collection);
+  end if;
   select * into strict g from livedex.generation where generation_id = c.active_generation;
   if mode <> 'text' then
     execute format('select %1$s.vector_dims($1), %1$s.vector_norm($1)', livedex.vector_schema())
@@ -280,11 +288,13 @@ begin
         using errcode = '22023', hint = format('embed the text with the model of the collection: %s', g.model);
     elsif g.metric = 'cosine' and norm = 0 then
       raise exception 'the embedding is zero: it has no direction that could be compared' using errcode = '22023';
+    elsif g.storage = 'halfvec' and norm >= beyond_half then
+      largest := (select max(abs(number)) from unnest(embedding::real[]) number);
+      if largest >= beyond_half then
+        raise exception 'the embedding has the number %, collection % holds numbers below %', largest, quote_ident(c.name), beyond_half
+          using errcode = '22023', hint = format('embed the text with the model of the collection: %s', g.model);
+      end if;
     end if;
-  end if;
-  if after is not null and not livedex.wait_for(after, timeout) then
-    raise exception 'the event % was not searchable within %', quote_literal(after), timeout
-      using errcode = '57014', detail = 'after', hint = 'ask again later, or with a longer timeout';
   end if;
   select null::text[] as words, null::float8[] as shares, null::float8[] as weights into q;
   if mode <> 'vector' and query is not null then
@@ -374,5 +384,6 @@ as $$ select p.hits::float8 / nullif(p.nearest, 0) from livedex.probe_index(want
 
 revoke execute on all functions in schema livedex from public;
 grant execute on function livedex.search_vector, livedex.wait_for to livedex_search, livedex_query, livedex_indexer;
+grant execute on function livedex.is_searchable to livedex_query;
 grant execute on function livedex.probe_index, livedex.index_recall, livedex.note_frequent_words to livedex_indexer;
 reset role;

@@ -285,9 +285,8 @@ begin
   elsif char_length(question) > 8192 then
     raise exception 'the query text has % characters, at most 8192 are searched for', char_length(question)
       using errcode = '54000', hint = 'ask for less: a model reads some hundred words of it';
-  elsif timeout is null or timeout <= '0 s' then
-    raise exception 'the timeout is %, an interval above 0 was expected', coalesce(timeout::text, 'null') using errcode = '22023';
   end if;
+  perform livedex.check_timeout(timeout);
 end
 $$;
 
@@ -318,8 +317,8 @@ create function livedex.search(
 ) returns setof livedex.search_result
 language plpgsql volatile parallel unsafe security definer rows 10 set search_path = pg_catalog, livedex, pg_temp as $$
 declare
-  deadline constant timestamptz := clock_timestamp() + timeout;
-  c constant livedex.collection := livedex.searchable_collection(collection);
+  c livedex.collection := livedex.searchable_collection(collection);
+  deadline timestamptz;
   g livedex.generation;
   answer livedex.embed_answer;
 begin
@@ -328,13 +327,21 @@ begin
   if on_miss is null or on_miss not in ('error', 'text') then
     raise exception 'on_miss is %, expected error or text', coalesce(quote_literal(on_miss), 'null') using errcode = '22023';
   end if;
-  if mode <> 'text' then
-    select * into strict g from livedex.generation where generation_id = c.active_generation;
-    answer := livedex.ask_worker(g, query, case mode when 'hybrid' then 1 else 2 end, deadline);
-    if answer.failure is not null and on_miss = 'error' then
-      raise exception '%', answer.message using errcode = answer.failure, hint = answer.hint;
+  deadline := clock_timestamp() + timeout;
+  loop
+    if mode <> 'text' then
+      select * into strict g from livedex.generation where generation_id = c.active_generation;
+      answer := livedex.ask_worker(g, query, case mode when 'hybrid' then 1 else 2 end, deadline);
+      if answer.failure is not null and on_miss = 'error' then
+        raise exception '%', answer.message using errcode = answer.failure, hint = answer.hint;
+      end if;
     end if;
-  end if;
+    exit when after is null;
+    perform livedex.wait_after(after, c, greatest(deadline - clock_timestamp(), '0 s'));
+    after := null;
+    c := livedex.searchable_collection(collection);
+    exit when c.active_generation = g.generation_id; -- else the vector is one of another model
+  end loop;
   return query select * from livedex.search_vector(
     answer.embedding, k, collection, filter, case when answer.embedding is null then 'text' else mode end, after, per_document,
     rerank, since, until, on_miss, greatest(deadline - clock_timestamp(), '1 ms'), query);

@@ -270,7 +270,7 @@ def test_an_event_that_does_not_come_is_named(served: Served) -> None:
         served.ask(query="x", after=f"{TOPIC}:0:10", timeout_ms=1000), 504, f"'{TOPIC}:0:10' was not searchable within 1 s"
     )
     is_problem(served.ask(query="x", after=f"{TOPIC}:0:10", collection="absent", timeout_ms=60_000), 404, "absent")
-    is_problem(served.ask(query="x", after="other:0:1"), 400, "no collection follows")
+    is_problem(served.ask(query="x", after="other:0:1"), 400, "'other:0:1' names no topic that the collection")
 
 
 def test_searches_are_counted_and_timed(served: Served) -> None:

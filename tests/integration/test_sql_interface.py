@@ -177,10 +177,14 @@ def test_a_malformed_token_is_refused(fed: Fed, token: str | None) -> None:
 
 def test_a_token_of_a_topic_that_nobody_follows_is_refused(fed: Fed) -> None:
     """It would never come."""
-    with pytest.raises(errors.InvalidParameterValue, match="no collection follows"):
+    with pytest.raises(errors.InvalidParameterValue, match=r"names no topic of a collection that role .* may search"):
         fed.rows("select livedex.wait_for('nobody:0:0')")
     with pytest.raises(errors.InvalidParameterValue, match="timeout is null"):
         fed.rows("select livedex.wait_for(%s, timeout => null)", f"{fed.topic}:0:0")
+    with pytest.raises(errors.InvalidParameterValue, match="timeout is 300000 years"):
+        fed.rows("select livedex.wait_for(%s, timeout => '300000 years')", f"{fed.topic}:0:0")
+    end = f"{fed.topic}:0:1000000"
+    assert fed.rows("select livedex.wait_for(%s, timeout => '-300000 years')", end) == [(False,)], "a look"
 
 
 def test_waiting_in_a_snapshot_is_refused_unless_the_event_is_in_it(fed: Fed) -> None:

@@ -147,7 +147,7 @@ class Searcher:
         with translated(), self._pool.connection(_left(deadline)) as connection, connection.transaction():
             left = max(LOOK_TIMEOUT, deadline - time.perf_counter())
             connection.execute(query("query", "set_timeout"), {"milliseconds": int(left * 1000)})
-            row = connection.execute("select livedex.wait_for(%s, timeout => '0 s')", (search.after,)).fetchone()
+            row = connection.execute("select livedex.is_searchable(%s, %s)", (search.after, search.collection)).fetchone()
         return row == (True,)
 
     def _rows(self, search: Search, embedding: NDArray[np.float32] | None, deadline: float) -> list[dict[str, Any]]:

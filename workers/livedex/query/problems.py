@@ -28,6 +28,12 @@ _STATUS_OF = {
     "42501": HTTPStatus.FORBIDDEN,
     "57014": HTTPStatus.GATEWAY_TIMEOUT,
 }
+# The same of whole classes.
+_STATUS_OF_CLASS = {
+    "22": HTTPStatus.BAD_REQUEST,  # a value that Postgres cannot take
+    "53": HTTPStatus.SERVICE_UNAVAILABLE,  # the server has too little of something, for now
+    "54": HTTPStatus.BAD_REQUEST,  # more than a limit allows
+}
 _REFUSED = "query: the embedding server does not take this text, others it does: ask in other words, or in mode text"
 _FAILED = "the search failed; the log of the query worker says why"
 _log = logger("query")
@@ -50,13 +56,14 @@ def _invalid(error: RequestValidationError) -> JSONResponse:
 
 
 def _refused(error: psycopg.Error) -> JSONResponse:
-    status = _STATUS_OF.get(error.sqlstate or "")
-    if status is None and (error.sqlstate or "").startswith("22"):
-        status = HTTPStatus.BAD_REQUEST  # a value that Postgres cannot take
+    state = error.sqlstate or ""
+    status = _STATUS_OF.get(state) or _STATUS_OF_CLASS.get(state[:2])
     if status is None:
         _log.error("query.failed", sqlstate=error.sqlstate, error=type(error).__name__)
         return problem(HTTPStatus.INTERNAL_SERVER_ERROR, _FAILED)
     more: dict[str, Any] = {"hint": error.diag.message_hint} if error.diag.message_hint else {}
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        more["dependency"] = "postgres"
     return problem(status, first_line(error), **more)
 
 

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -145,6 +145,49 @@ def scripted(*answers: Answer) -> Iterator[tuple[str, list[bytes]]]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def dripping(head: bytes) -> Iterator[str]:
+    """A server that sends this at once, and then a byte at a time for as long as somebody reads."""
+    over = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.wfile.write(head)
+            with suppress(OSError):
+                while not over.wait(0.02):
+                    self.wfile.write(b"x")
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            over.set()
+            server.shutdown()
+            thread.join()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n"
+
+
+@pytest.mark.parametrize(
+    ("entry", "head"),
+    [(client.search, HEAD + b"\r\n"), (search_in_a_loop, HEAD + b"\r\n"), (search_in_a_loop, HEAD + b"X-Endless: ")],
+    ids=["sync", "async", "async header"],
+)
+def test_an_answer_that_drips_is_too_late(entry: Search, head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The timeout is for the whole of it, not for each piece."""
+    monkeypatch.setattr(client, "GRACE", 0.1)
+    began = time.monotonic()
+    with dripping(head) as url, pytest.raises(TimedOutError, match=r"did not answer within 0\.3 s"):
+        entry("x", url=url, timeout=0.3)
+    assert time.monotonic() - began < 10, "the drip would last for half an hour"
 
 
 def test_a_busy_worker_is_asked_again(search: Search) -> None:

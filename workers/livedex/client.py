@@ -111,7 +111,7 @@ async def asearch(
 def _search(asked: "_Asked", http: httpx.Client) -> list[Hit]:
     while True:
         try:
-            response = http.post(**asked.request())
+            response = _posted(asked, http)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise asked.failed(error) from None
         if response.is_success:
@@ -119,10 +119,27 @@ def _search(asked: "_Asked", http: httpx.Client) -> list[Hit]:
         time.sleep(asked.pause(response))
 
 
+def _posted(asked: "_Asked", http: httpx.Client) -> httpx.Response:
+    """The whole answer, in time: the timeout of httpx is for each piece of it."""
+    request = asked.request()
+    end = time.monotonic() + request["timeout"]
+    content = bytearray()
+    with http.stream("POST", **request) as response:
+        for piece in response.iter_raw():
+            content += piece
+            if time.monotonic() > end:
+                raise httpx.ReadTimeout("")
+    return httpx.Response(response.status_code, headers=response.headers, content=bytes(content))
+
+
 async def _asearch(asked: "_Asked", http: httpx.AsyncClient) -> list[Hit]:
     while True:
         try:
-            response = await http.post(**asked.request())
+            request = asked.request()
+            async with asyncio.timeout(request["timeout"]):  # that of httpx is for each piece of an answer
+                response = await http.post(**request)
+        except TimeoutError:
+            raise asked.failed(httpx.ReadTimeout("")) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise asked.failed(error) from None
         if response.is_success:

@@ -1,10 +1,12 @@
 """The endpoint that databases ask: a client of PostgreSQL's protocol gets vectors for one statement, and nothing else."""
 
+import contextlib
 import hashlib
 import secrets
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -368,6 +370,38 @@ def test_a_flood_makes_no_threads(server: WireServer, monkeypatch: pytest.Monkey
     until(lambda: not server._open)
     with connect(server) as connection:
         assert ask(connection, statement()).startswith("[")
+
+
+def test_a_login_that_drips_is_closed(server: WireServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One deadline holds for all of it, however often another byte comes."""
+    monkeypatch.setattr(wire, "LOGIN_SECONDS", 0.3)
+    host, _, port = server.address.rpartition(":")
+    began = time.monotonic()
+    with socket.create_connection((host, int(port)), timeout=0.05) as client, contextlib.suppress(ConnectionError):
+        client.sendall(struct.pack("!II", 9000, 3 << 16))
+        while time.monotonic() - began < 20:
+            client.sendall(b"x")
+            with contextlib.suppress(TimeoutError):
+                if client.recv(1) == b"":
+                    break
+    assert time.monotonic() - began < 10, "9,000 bytes would take minutes"
+
+
+def test_strangers_keep_no_place_from_those_who_know_the_password(server: WireServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are few at a time; who is in stays in, and with a stranger less the next one comes in."""
+    monkeypatch.setattr(wire, "MOST_STRANGERS", 2)
+    host, _, port = server.address.rpartition(":")
+    with connect(server) as first, connect(server), connect(server):
+        with contextlib.ExitStack() as stack:
+            for _ in range(2):
+                stack.enter_context(socket.create_connection((host, int(port)), timeout=5))
+            until(lambda: list(server._open.values()).count("stranger") == 2)
+            with pytest.raises(psycopg.OperationalError, match="2 connections to the query worker are at their login"):
+                connect(server)
+            assert ask(first, statement()).startswith("[")
+        until(lambda: "stranger" not in server._open.values())
+        with connect(server) as next_one:
+            assert ask(next_one, statement()).startswith("[")
 
 
 @pytest.mark.parametrize("login", [True, False])

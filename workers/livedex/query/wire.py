@@ -8,6 +8,8 @@ import re
 import socket
 import threading
 import time
+from collections import Counter
+from typing import Literal
 
 from livedex.config import Settings
 from livedex.errors import ConfigError
@@ -18,9 +20,12 @@ from livedex.query.wire_auth import Password, read_password
 from livedex.query.wire_protocol import ClosedError, Talk
 
 MOST_CONNECTIONS = 500  # each is a thread that sleeps: one for each database session that has asked of late
+MOST_STRANGERS = 100  # of them that have not said the password yet: they keep no place from those that have
 MOST_REFUSED = 50  # at a time that are told so; more are closed without a word
-LOGIN_SECONDS = 5.0  # for each message up to the password
-IDLE_SECONDS = 300.0  # who asks again later connects again
+LOGIN_SECONDS = 5.0  # for all up to the password
+IDLE_SECONDS = 300.0  # until the next statement is there; who asks again later connects again
+
+Kind = Literal["stranger", "known", "refused"]  # before the password and after it, and those for whom there is no place
 
 _SETTING = re.compile(r"\s*set\s.*", re.IGNORECASE | re.DOTALL)  # dblink sets the encoding; all that is sent is ASCII
 _log = logger("wire")
@@ -49,7 +54,7 @@ class WireServer:
         self._password = Password(password)
         self._answerer = answerer
         self._lock = threading.Lock()
-        self._open: set[socket.socket] = set()
+        self._open: dict[socket.socket, Kind] = {}
 
     def start(self) -> None:
         """Begin to answer."""
@@ -73,35 +78,48 @@ class WireServer:
                 time.sleep(0.05)
                 continue
             with self._lock:
-                there = len(self._open)
-                if there < MOST_CONNECTIONS + MOST_REFUSED:
-                    self._open.add(connection)
-            if there < MOST_CONNECTIONS + MOST_REFUSED:
-                arguments = (connection, there >= MOST_CONNECTIONS)
+                why = self._refusal()
+                there = Counter(self._open.values())["refused"]
+                if why is None or there < MOST_REFUSED:
+                    self._open[connection] = "refused" if why else "stranger"
+            if connection in self._open:
+                arguments = (connection, why)
                 threading.Thread(target=self._serve, args=arguments, name="wire-session", daemon=True).start()
             else:
                 _shut(connection)
 
-    def _serve(self, connection: socket.socket, full: bool) -> None:
+    def _refusal(self) -> str | None:
+        """Why there is no place for one more; None when there is."""
+        there = Counter(self._open.values())
+        if there["stranger"] + there["known"] >= MOST_CONNECTIONS:
+            return f"the query worker has {MOST_CONNECTIONS} connections already"
+        if there["stranger"] >= MOST_STRANGERS:
+            return f"{MOST_STRANGERS} connections to the query worker are at their login already"
+        return None
+
+    def _serve(self, connection: socket.socket, refusal: str | None) -> None:
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            connection.settimeout(LOGIN_SECONDS)
             with contextlib.suppress(ClosedError, OSError):
-                self._talk(Talk(connection), connection, full=full)
+                talk = Talk(connection)
+                talk.limit(LOGIN_SECONDS)
+                talk.start()
+                if refusal is not None:
+                    talk.refuse("53300", refusal, fatal=True)
+                    return
+                talk.let_in(self._password)
+                with self._lock:
+                    self._open[connection] = "known"
+                self._answer(talk)
         finally:
             with self._lock:
-                self._open.discard(connection)
+                self._open.pop(connection, None)
             _shut(connection)
 
-    def _talk(self, talk: Talk, connection: socket.socket, *, full: bool) -> None:
-        talk.start()
-        if full:
-            talk.refuse("53300", f"the query worker has {MOST_CONNECTIONS} connections already", fatal=True)
-            return
-        talk.let_in(self._password)
-        connection.settimeout(IDLE_SECONDS)
+    def _answer(self, talk: Talk) -> None:
         while True:
+            talk.limit(IDLE_SECONDS)
             statement = talk.query()
             if _SETTING.fullmatch(statement):
                 talk.done("SET")

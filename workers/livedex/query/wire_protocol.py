@@ -6,6 +6,7 @@ A `Talk` is one connection: `start`, then `let_in` a client that knows the passw
 
 import socket
 import struct
+import time
 from collections.abc import Mapping
 
 from livedex.query.wire_auth import MECHANISM, Exchange, Password, ProofError
@@ -37,6 +38,12 @@ class Talk:
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._file = connection.makefile("rb")
+        self._deadline = float("inf")  # of time.monotonic()
+
+    def limit(self, seconds: float) -> None:
+        """All that is read from now on must be there within so many seconds, else TimeoutError (an OSError)."""
+        self._deadline = time.monotonic() + seconds
+        self._socket.settimeout(seconds)
 
     def start(self) -> None:
         """Read what a client begins with."""
@@ -133,9 +140,16 @@ class Talk:
         return self._exactly(length - 4)
 
     def _exactly(self, count: int) -> bytes:
-        found = self._file.read(count)
-        if len(found) < count:
-            raise ClosedError
+        found = b""
+        while len(found) < count:
+            # less and less: the socket's own timeout is for each piece
+            self._socket.settimeout(max(0.001, self._deadline - time.monotonic()))
+            piece = self._file.read1(count - len(found))
+            if not piece:
+                raise ClosedError
+            found += piece
+            if time.monotonic() > self._deadline:
+                raise TimeoutError
         return found
 
 

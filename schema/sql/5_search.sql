@@ -172,16 +172,21 @@ end
 $$;
 
 /* One try of search_vector: the k best rows, with the number of candidates that each leg gave. Stable, so that both of its statements
-   see one snapshot, of the statement that calls it. The second is the same for every search, so it is planned once a session. */
+   see one snapshot, of the statement that calls it. The second is the same for every search, so it is planned once a session, when the tables are not small any more. */
 create function livedex.best_chunks(
   c livedex.collection, g livedex.generation, statement text, embedding vector, filter jsonb, since timestamptz, until timestamptz,
   candidates int, wanted tsquery, per_document int, k int,
   out from_vector bigint, out from_text bigint, out answer livedex.search_result[]
 ) language plpgsql stable set search_path = pg_catalog, livedex, pg_temp set plan_cache_mode = force_generic_plan as $$
 declare
+  large constant bigint := 2^20; -- bytes
   keys bigint[];
   scores float8[];
 begin
+  -- a plan that was made for a small table would be kept when it has grown, and takes hours then
+  perform set_config('plan_cache_mode', case when pg_relation_size('livedex.document') < large
+    or pg_relation_size('livedex.document_chunk') < large or pg_relation_size('livedex.chunk') < large
+    then 'force_custom_plan' else 'force_generic_plan' end, true);
   execute statement into from_vector, from_text, keys, scores
     using embedding, c.collection_id, g.chunking_id, filter, since, until, candidates, wanted;
   answer := array(

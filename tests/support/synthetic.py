@@ -55,7 +55,7 @@ def create_collection(connection: Connection, name: str, **collection: Any) -> G
     return next(found for found in catalogue.generations(connection).values() if found.collection == name)
 
 
-def fill(connection: Connection, generation: Generation, documents: Sequence[Document]) -> None:
+def fill(connection: Connection, generation: Generation, documents: Sequence[Document], *, analyze: bool = True) -> None:
     """Insert documents with all that makes them searchable; the vector index is built once, behind the rows."""
     pieces = {piece.text: piece for document in documents for piece in document.pieces}
     with connection.transaction():
@@ -67,7 +67,8 @@ def fill(connection: Connection, generation: Generation, documents: Sequence[Doc
             for document in documents:
                 for ordinal, piece in enumerate(document.pieces):
                     copy.write_row((generation.chunking_id, doc_keys[document.name], ordinal, keys[piece.text]))
-    connection.execute("analyze")
+    if analyze:
+        connection.execute("analyze")
 
 
 def stage(connection: Connection, generation: Generation, pieces: Sequence[Piece]) -> dict[str, int]:

@@ -18,10 +18,6 @@ create table livedex.frequent_word (
 );
 create index frequent_word_share_idx on livedex.frequent_word (share);
 
-drop function livedex.search_statement(livedex.generation, text, boolean, boolean);
-drop function livedex.at_most(int, int, int, jsonb, timestamptz, timestamptz);
-drop function livedex.any_word(regconfig, text);
-
 -- A word as a tsquery takes it, whatever characters it has.
 create function livedex.quoted_word(word text) returns text
 language sql immutable parallel safe set search_path = pg_catalog, livedex, pg_temp
@@ -301,6 +297,6 @@ end
 $$;
 
 revoke execute on function livedex.quoted_word, livedex.note_frequent_words, livedex.question_words, livedex.words_within,
-  livedex.search_statement, livedex.best_chunks, livedex.count_eligible from public;
+  livedex.search_statement(livedex.generation, text, boolean, boolean, text[], float8[]), livedex.best_chunks, livedex.count_eligible from public;
 grant execute on function livedex.note_frequent_words to livedex_indexer;
 reset role;

@@ -1,5 +1,6 @@
 """Migrations: one way to a database, whoever runs them, applied once, and never half."""
 
+import re
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -45,6 +46,16 @@ def test_migrations_and_the_canonical_sql_give_the_same_database(database_url: s
     assert "CREATE TABLE livedex.document_chunk" in by_hand
     assert "GRANT" in by_hand
     assert dump_schema(database_url) == by_hand
+
+
+def test_what_is_applied_beside_workers_takes_nothing_away() -> None:
+    """A `pre` migration drops and renames nothing: workers of the version before, and searches under way, may still need it."""
+    for migration in migrate.load():
+        if "_pre_" in migration.version:
+            statements = re.sub(r"\$\$.*?\$\$|--[^\n]*|/\*.*?\*/", "", migration.body, flags=re.DOTALL)
+            assert not re.search(r"\b(drop (function|table|view|type|column)|rename)\b", statements, re.IGNORECASE), (
+                migration.version
+            )
 
 
 def test_the_printed_sql_gives_the_same_database(database_url: str, empty_database_url: str, workers: Workers) -> None:

@@ -9,6 +9,7 @@ addresses too.
 
 import json
 import random
+import resource
 import sys
 from collections import Counter
 from contextlib import suppress
@@ -23,6 +24,7 @@ with atheris.instrument_imports(include=["livedex.core.change", "livedex.core.mo
 
 HEAD = 4  # bytes of an input that choose all but the value
 LONGEST = 8192  # bytes of an input
+MOST_MEMORY = 512 * 2**20  # bytes of the process: more raises MemoryError, which is a catch
 SHAPED = 0.5  # share of the mutations that leave the value JSON
 SAY_EVERY = 5_000  # inputs
 NO_VALUE = 16  # one in so many choices of the first byte is a null value
@@ -116,6 +118,8 @@ def misshapen(value: bytes, choose: random.Random) -> bytes:
 def main() -> None:
     """Never returns."""
     corpus, *options = sys.argv[1:]
+    # not libFuzzer's own limit: it goes by a peak that a process inherits from the one that started it
+    resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
     folder = Path(corpus)
     for number, seed in enumerate(SEEDS):
         (folder / f"seed-{number}").write_bytes(bytes(HEAD) + seed)

@@ -5,6 +5,7 @@ An ordinary run takes a random choice of the scenarios that fits into CHOICE_SEC
 
 import random
 from collections.abc import Generator
+from typing import Any
 
 import pytest
 
@@ -24,9 +25,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Draw the seed; as an option, which processes that share the run are given too."""
+    """Draw the seed, or take that of the run which this process has a part of."""
     if config.option.faults_seed is None:
-        config.option.faults_seed = random.SystemRandom().randrange(2**32)
+        drawn = random.SystemRandom().randrange(2**32)
+        config.option.faults_seed = getattr(config, "workerinput", {}).get("faults_seed", drawn)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Give the seed to a process that shares the run: all must choose the same scenarios."""
+    node.workerinput["faults_seed"] = seed_of(node.config)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -33,8 +33,8 @@ format: setup ## let ruff rewrite the sources
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: lint ## lint, types, unit and integration tests on real Kafka and Postgres
-	$(BIN)/python -m pytest -m "not accept"
+test: lint ## lint, types, unit and integration tests on real Kafka and Postgres, in two processes: they wait more than they work
+	$(BIN)/python -m pytest -m "not accept" -n 2 --dist loadfile
 
 accept: setup ## the long checks: whole replays with the real model
 	$(BIN)/python -m pytest -m accept

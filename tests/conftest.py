@@ -20,6 +20,13 @@ from support.workers import Workers, free_port
 pytest_plugins = ["support.faults.plugin"]  # options of the run must be known before tests/faults is read
 
 
+def pytest_configure() -> None:
+    """Forget the terminal's width, which the processes of a shared run are given: consoles keep what they find when they are
+    imported, and tests set their own.
+    """
+    os.environ.pop("COLUMNS", None)
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the caller's shell reaches a test."""

@@ -144,9 +144,8 @@ def test_an_encoder_that_fails_on_everything_skips_nothing(index: Index) -> None
     def broken(texts: Sequence[str], vectors: Vectors) -> Vectors:
         raise ValueError("the weights are gone")
 
-    index.encoder.mood = away  # until all are in the log, so that they come in one batch
-    end = index.send(*names(40))
     index.encoder.mood = broken
+    end = index.log.send_together(index.topic, [{"id": name, "text": f"A text of {name}."} for name in names(40)])
     until(lambda: f"{index.topic}[0]" in index.not_ready_for(), what="the worker to be not ready")
     until(lambda: index.held("systemic") == 1, what="the gauge")
     assert (index.progress(), index.letters()) == (0, [])

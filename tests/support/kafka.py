@@ -2,10 +2,10 @@
 
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 
 from livedex.config import KafkaSettings
@@ -81,6 +81,19 @@ class Log:
             return Place(found.topic, found.partition, found.offset)
 
         return place
+
+    def send_together(self, topic: str, events: Sequence[dict[str, Any]]) -> int:
+        """Send upserts that become readable at one moment, in a transaction; the end of the log that they leave."""
+        producer = KafkaProducer(bootstrap_servers=self._settings.bootstrap_servers, transactional_id=f"together.{topic}")
+        try:
+            producer.init_transactions()
+            producer.begin_transaction()
+            posts = [producer.send(topic, key=event["id"].encode(), value=json.dumps(event).encode()) for event in events]
+            end = max(post.get(timeout=30).offset for post in posts) + 1
+            producer.commit_transaction()
+        finally:
+            producer.close(timeout=1)
+        return int(end)
 
     def flush(self) -> None:
         """Wait until everything is in the log."""

@@ -11,6 +11,7 @@ import pytest
 
 from livedex.dev.process import Daemon, Identity
 from livedex.errors import TimedOutError, UnavailableError
+from support.waiting import until
 
 STAT = "{pid} (od) d (name)) {state} 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 {threads} 0 4711 0 0"
 
@@ -117,5 +118,5 @@ def test_log_of_the_run_before_is_kept(daemon: Daemon) -> None:
     """A restart does not wipe what the crashed run said."""
     for word in ("first", "second"):
         daemon.spawn(["/bin/echo", word])
-        daemon.wait_until(lambda expected=word: daemon.log.read_text() == f"{expected}\n", 10)  # type: ignore[misc]
+        until(lambda expected=word: daemon.log.read_text() == f"{expected}\n", what=f"{word} to be logged")  # type: ignore[misc]
     assert daemon.log.with_name("sleeper.log.1").read_text() == "first\n"

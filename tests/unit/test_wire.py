@@ -333,8 +333,9 @@ def test_what_is_no_client_is_closed(server: WireServer, sent: bytes) -> None:
     host, _, port = server.address.rpartition(":")
     with socket.create_connection((host, int(port)), timeout=5) as stranger:
         stranger.sendall(sent)
-        stranger.shutdown(socket.SHUT_WR)
-        with stranger.makefile("rb") as answer:
+        with contextlib.suppress(OSError):  # closed already
+            stranger.shutdown(socket.SHUT_WR)
+        with stranger.makefile("rb") as answer, contextlib.suppress(ConnectionResetError):
             assert answer.read(1) in (b"", b"E")
     with connect(server) as connection:
         assert ask(connection, statement()).startswith("[")

@@ -15,8 +15,8 @@ from support.kafka import Log
 from support.terminal import Terminal
 from support.workers import Workers, free_port
 
-COMMANDS = ["apply", "dead-letters", "delete", "dev", "doctor", "grant", "index", "migrate", "publish", "revoke", "search",
-            "serve", "source", "status", "wait"]  # fmt: skip
+COMMANDS = ["apply", "dead-letters", "delete", "dev", "doctor", "evaluate", "grant", "index", "migrate", "publish", "revoke",
+            "search", "serve", "source", "status", "wait"]  # fmt: skip
 GROUPS = {"dev": ["up", "env", "down"], "dead-letters": ["list", "show", "replay", "discard"], "source": ["list", "reset"]}
 
 

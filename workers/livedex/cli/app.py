@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from livedex import __version__
-from livedex.cli import dead_letters, dev, doctor, grants, operate, publish, search, source, status, wait
+from livedex.cli import dead_letters, dev, doctor, evaluate, grants, operate, publish, search, source, status, wait
 from livedex.cli.session import settings_file
 
 app = typer.Typer(
@@ -50,3 +50,4 @@ app.add_typer(source.app, name="source")
 app.command()(grants.grant)
 app.command()(grants.revoke)
 app.command()(doctor.doctor)
+app.command()(evaluate.evaluate)

@@ -14,21 +14,17 @@ returning chunking_id
 
 -- name: create_generation
 insert into livedex.generation (collection_id, chunking_id, model, model_revision, encoder, dimension, metric, storage,
-                                query_prompt, document_prompt, precision, probe)
+                                query_prompt, document_prompt, precision, probe, state)
 values (%(collection_id)s, %(chunking_id)s, %(model)s, %(revision)s, %(encoder)s, %(dimension)s, %(metric)s, %(storage)s,
-        %(query_prompt)s, %(document_prompt)s, %(precision)s, %(probe)s)
+        %(query_prompt)s, %(document_prompt)s, %(precision)s, %(probe)s, %(state)s)
 returning generation_id
 
+-- name: create_embeddings
+-- The table of its vectors; their index is built behind them.
+select livedex.create_embedding_table(%(generation_id)s)
+
 -- name: activate_generation
--- The table of its vectors with the index, and the switch.
-with made as (select livedex.create_embedding_table(%(generation_id)s))
-update livedex.collection set active_generation = %(generation_id)s from made where collection_id = %(collection_id)s
-
--- name: retire_generation
-update livedex.generation set state = 'retired' where generation_id = %(generation_id)s
-
--- name: drop_embeddings
-drop table livedex.{embeddings}
+update livedex.collection set active_generation = %(generation_id)s where collection_id = %(collection_id)s
 
 -- name: create_source
 insert into livedex.source (topic, collection_id)

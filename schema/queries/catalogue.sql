@@ -1,13 +1,14 @@
 -- name: generations
--- The active generation of each collection, with its chunking.
+-- The live generations of each collection that has an active one, this first, with their chunkings.
 select c.collection_id, c.name as collection, c.version_mode,
        g.generation_id, g.model, g.model_revision, g.encoder, g.dimension, g.metric, g.storage, g.query_prompt, g.document_prompt,
-       g.precision, g.probe,
+       g.precision, g.probe, g.state,
        k.chunking_id, k.parameters, k.max_tokens, k.text_config::text
   from livedex.collection c
-  join livedex.generation g on g.generation_id = c.active_generation
+  join livedex.generation g on g.collection_id = c.collection_id and g.state in ('building', 'active', 'kept')
   join livedex.chunking k on k.chunking_id = g.chunking_id
- order by c.name
+ where c.active_generation is not null
+ order by c.name, g.generation_id <> c.active_generation, g.generation_id
 
 -- name: sources
 select topic, collection_id, epoch, state, reason, topic_id::text, partitions from livedex.source order by topic

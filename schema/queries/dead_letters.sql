@@ -38,6 +38,9 @@ select l.id, l.topic, l.partition, l."offset", l.document_id, l.key, l.value, l.
 -- Whether the letter is still what it was when it was read, locked until the transaction ends, as its source is: of two who replay
 -- it the second waits here, and a reset is before or after.
 select l.state = %(state)s and s.epoch = %(epoch)s and c.active_generation = %(generation_id)s
+       and array(select g.generation_id from livedex.generation g
+                  where g.collection_id = c.collection_id and g.state in ('building', 'active', 'kept')
+                  order by g.generation_id) = %(live)s::int[]
   from livedex.dead_letter l
   join livedex.source s using (topic)
   join livedex.collection c using (collection_id)

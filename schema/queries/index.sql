@@ -87,14 +87,17 @@ select c.digest, c.chunk_key
 select pg_advisory_xact_lock_shared(%(key)s, %(collection_id)s)
 
 -- name: move_progress
--- The fence: nothing moves for a worker that lost the partition, for a batch that was applied before, or for a generation that
--- another has replaced.
+-- The fence: nothing moves for a worker that lost the partition, for a batch that was applied before, or for one that was not made
+-- for just the generations that are live.
 update livedex.source_progress
    set next_offset = %(next_offset)s, event_time = greatest(event_time, %(event_time)s), updated_at = clock_timestamp()
  where topic = %(topic)s and partition = %(partition)s
    and owner_epoch = %(owner_epoch)s and next_offset = %(expected_offset)s
    and exists (select from livedex.collection c
                 where c.collection_id = %(collection_id)s and c.active_generation = %(generation_id)s)
+   and array(select g.generation_id from livedex.generation g
+              where g.collection_id = %(collection_id)s and g.state in ('building', 'active', 'kept')
+              order by g.generation_id) = %(live)s::int[]
 
 -- name: lock_documents
 -- The state before, locked in the order of the key until the transaction ends.
@@ -106,16 +109,17 @@ select document_id, doc_key, deleted, title, metadata
 
 -- name: apply_documents
 -- The fold of core/fold.py in SQL: each part is replaced when its version is newer, a refused document gives no row.
-insert into livedex.document as d (collection_id, document_id, content_version, metadata_version, deleted, title, metadata,
-                                   event_time, topic, partition, "offset")
-select %(collection_id)s, i.document_id, i.content_version, i.metadata_version, i.deleted, i.title, i.metadata,
+insert into livedex.document as d (collection_id, document_id, content_version, metadata_version, deleted, title, markdown,
+                                   metadata, event_time, topic, partition, "offset")
+select %(collection_id)s, i.document_id, i.content_version, i.metadata_version, i.deleted, i.title, i.markdown, i.metadata,
        i.event_time, %(topic)s, %(partition)s, i."offset"
   from jsonb_to_recordset(%(documents)s) as i(document_id text, content_version bigint[], metadata_version bigint[],
-       deleted boolean, title text, metadata jsonb, event_time timestamptz, "offset" bigint)
+       deleted boolean, title text, markdown boolean, metadata jsonb, event_time timestamptz, "offset" bigint)
  order by i.document_id
 on conflict on constraint document_id_key do update set
        deleted  = case when excluded.content_version > coalesce(d.content_version, '{{}}') then excluded.deleted else d.deleted end,
        title    = case when excluded.content_version > coalesce(d.content_version, '{{}}') then excluded.title else d.title end,
+       markdown = case when excluded.content_version > coalesce(d.content_version, '{{}}') then excluded.markdown else d.markdown end,
        metadata = case when excluded.metadata_version > coalesce(d.metadata_version, '{{}}') then excluded.metadata else d.metadata end,
        (event_time, topic, partition, "offset") = (
          select newest.event_time, newest.topic, newest.partition, newest."offset"

@@ -17,6 +17,12 @@ select pg_has_role('livedex_owner', 'member')
 -- Each generation that is written, with what there is of its vector index. `in_work`: another session builds, rebuilds, drops or
 -- vacuums there. That is read off its lock, because progress and activity are shown to few.
 select g.generation_id, g.chunking_id, c.collection_id, c.name as collection, g.generation_id = c.active_generation as active,
+       -- a generation that is built beside the active one gets its index when it is complete: a load, then one build
+       g.state = 'building' and exists (
+         select from livedex.document_chunk m join livedex.generation a using (chunking_id)
+          where a.generation_id = c.active_generation and m.ordinal = 0
+            and not exists (select from livedex.document_chunk b
+                             where b.chunking_id = g.chunking_id and b.doc_key = m.doc_key and b.ordinal = 0)) as filling,
        extract(epoch from c.orphan_grace)::float8 as grace,
        g.index_method = 'hnsw' as wanted,
        g.storage || '_' || case g.metric when 'dot' then 'ip' else g.metric end || '_ops' as operators,
@@ -34,7 +40,7 @@ select g.generation_id, g.chunking_id, c.collection_id, c.name as collection, g.
        u.unmapped, u.recall, u.first_recall,
        extract(epoch from clock_timestamp() - u.built_at)::float8 as age
   from livedex.collection c
-  join livedex.generation g on g.generation_id in (c.active_generation, c.building_generation)
+  join livedex.generation g on g.collection_id = c.collection_id and g.state in ('building', 'active', 'kept')
   join pg_class t on t.oid = to_regclass('livedex.embedding_' || g.generation_id)
   left join livedex.upkeep u on u.generation_id = g.generation_id
  order by c.name, g.generation_id
@@ -188,3 +194,24 @@ select greatest(last_analyze, last_autoanalyze) from pg_stat_all_tables where re
 
 -- name: note_frequent_words
 select livedex.note_frequent_words()
+
+-- name: retired
+-- Generations that were dropped some time ago.
+select generation_id, chunking_id from livedex.generation
+ where state = 'retired' and coalesce(left_at, created_at) <= now() - make_interval(secs => %(seconds)s)
+ order by generation_id
+
+-- name: unmap
+-- Part of the map of a chunking that no generation has any more.
+delete from livedex.document_chunk m
+ using (select doc_key, ordinal from livedex.document_chunk where chunking_id = %(chunking_id)s limit %(most)s) gone
+ where m.chunking_id = %(chunking_id)s and m.doc_key = gone.doc_key and m.ordinal = gone.ordinal
+
+-- name: drop_embeddings
+drop table if exists livedex.{embeddings}
+
+-- name: forget_generation
+delete from livedex.generation where generation_id = %(generation_id)s and state = 'retired'
+
+-- name: forget_chunking
+delete from livedex.chunking where chunking_id = %(chunking_id)s

@@ -4,6 +4,10 @@ select * from livedex.search_vector(
   per_document => %(per_document)s, rerank => %(rerank)s, since => %(since)s, until => %(until)s,
   timeout => %(timeout)s, query => %(query)s)
 
+-- name: begin_search
+-- For this transaction only: its timeout, and the generation that the question was embedded for, empty for the active one.
+select set_config('statement_timeout', %(milliseconds)s::text, true), set_config('livedex.generation', %(generation)s::text, true)
+
 -- name: set_timeout
 -- For this transaction only.
 select set_config('statement_timeout', %(milliseconds)s::text, true)

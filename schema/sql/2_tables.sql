@@ -26,7 +26,9 @@ create table livedex.chunking (
 );
 create index chunking_collection_idx on livedex.chunking (collection_id);
 
--- One way of turning chunks into vectors. Vectors of different generations never share a table, so they never meet.
+-- One way of turning documents into chunks and these into vectors. Vectors of different generations never share a table, so they
+-- never meet. Every batch is written to all that are live: the active one, which is searched, those that are building, and those
+-- that are kept because they were active before, until `left_at`. `reason`: why one failed.
 -- `encoder` and `precision` are those that wrote it first. `probe`: the vectors that this encoder gives for a few fixed texts
 -- (float32, little-endian), by which another adapter, precision or server shows that it gives the same.
 create table livedex.generation (
@@ -42,10 +44,13 @@ create table livedex.generation (
   index_method    text not null default 'hnsw' constraint generation_index_method check (index_method in ('hnsw', 'none')),
   query_prompt    text not null default '',
   document_prompt text not null default '',
-  state           text not null default 'active' constraint generation_state check (state in ('building', 'active', 'retired')),
+  state           text not null default 'active',
   created_at      timestamptz not null default now(),
   precision       text not null default 'f32',
-  probe           bytea
+  probe           bytea,
+  reason          text,
+  left_at         timestamptz,
+  constraint generation_state check (state in ('building', 'active', 'kept', 'failed', 'retired'))
 );
 create index generation_collection_idx on livedex.generation (collection_id);
 alter table livedex.collection
@@ -67,6 +72,7 @@ create table livedex.document (
   topic            text not null, -- where the event with the highest version stands in the log
   partition        int not null,
   "offset"         bigint not null,
+  markdown         boolean, -- whether the text is read as Markdown; null: nobody noted it
   constraint document_id_key unique (collection_id, document_id)
 ) with (fillfactor = 80);
 create index document_metadata_idx on livedex.document using gin (metadata jsonb_path_ops) where not deleted;
@@ -194,7 +200,8 @@ create table livedex.upkeep (
   built_at      timestamptz,
   probe_queries int not null default 0, -- asked for since `recall` was told: so many queries,
   probe_nearest bigint not null default 0, -- which have so many nearest,
-  probe_hits    bigint not null default 0 -- of which the index found so many
+  probe_hits    bigint not null default 0, -- of which the index found so many
+  ends_at       timestamptz -- about when a generation that is built will be complete
 );
 
 grant select on livedex.collection, livedex.chunking, livedex.generation, livedex.source, livedex.schema_migration
@@ -202,6 +209,7 @@ grant select on livedex.collection, livedex.chunking, livedex.generation, livede
 grant select, insert, update, delete on livedex.document, livedex.chunk, livedex.chunk_orphan, livedex.document_chunk,
   livedex.source_progress, livedex.dead_letter to livedex_indexer;
 grant update (state, reason, topic_id, partitions) on livedex.source to livedex_indexer;
+grant update (state, reason) on livedex.generation to livedex_indexer;
 grant select, insert, update on livedex.upkeep to livedex_indexer;
 grant select on livedex.document, livedex.document_chunk, livedex.source_progress, livedex.dead_letter, livedex.upkeep
   to livedex_query;

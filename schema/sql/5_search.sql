@@ -239,6 +239,30 @@ language sql stable set search_path = pg_catalog, livedex, pg_temp
 return exists (select from livedex.vector_indexes i
                 where i.relation = to_regclass(format('livedex.embedding_%s', g.generation_id)) and i.valid);
 
+/* The generation that a search is in: the one that its text was embedded for, where the setting livedex.generation says so, else the
+   active one. Raises LX001 when that one is written no more. */
+create function livedex.searched_generation(c livedex.collection) returns livedex.generation
+language plpgsql stable set search_path = pg_catalog, livedex, pg_temp as $$
+declare
+  chosen constant text := current_setting('livedex.generation', true);
+  g livedex.generation;
+begin
+  if chosen ~ '^[0-9]{1,9}$' then
+    select * into g from livedex.generation where generation_id = chosen::int and collection_id = c.collection_id;
+    if g.state in ('active', 'kept') then
+      return g;
+    elsif exists (select from livedex.generation where generation_id = chosen::int and collection_id <> c.collection_id) then
+      null; -- it was chosen for another collection
+    else
+      raise exception 'generation % of collection % is not searched any more', chosen, quote_ident(c.name)
+        using errcode = 'LX001', hint = 'ask again: the text is embedded for the active one then';
+    end if;
+  end if;
+  select * into strict g from livedex.generation where generation_id = c.active_generation;
+  return g;
+end
+$$;
+
 /* The k best chunks, one a document unless per_document says more. The index is asked for more and more candidates until k
    rows came; where its scan stops short, where few chunks are eligible, or where there is no index yet, every eligible vector is
    compared. In mode text more and more of the frequent words are looked up until k rows came. */
@@ -284,7 +308,7 @@ begin
     perform livedex.wait_after(after, c, timeout);
     c := livedex.searchable_collection(collection);
   end if;
-  select * into strict g from livedex.generation where generation_id = c.active_generation;
+  g := livedex.searched_generation(c);
   if mode <> 'text' then
     execute format('select %1$s.vector_dims($1), %1$s.vector_norm($1)', livedex.vector_schema())
        into dimensions, norm using embedding;

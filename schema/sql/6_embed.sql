@@ -342,9 +342,13 @@ begin
     c := livedex.searchable_collection(collection);
     exit when c.active_generation = g.generation_id; -- else the vector is one of another model
   end loop;
+  if answer.embedding is not null then
+    perform set_config('livedex.generation', g.generation_id::text, true); -- whatever becomes the active one meanwhile
+  end if;
   return query select * from livedex.search_vector(
     answer.embedding, k, collection, filter, case when answer.embedding is null then 'text' else mode end, after, per_document,
     rerank, since, until, on_miss, greatest(deadline - clock_timestamp(), '1 ms'), query);
+  perform set_config('livedex.generation', '', true);
 end
 $$;
 

@@ -19,7 +19,7 @@ from livedex.config import Settings
 from livedex.core.change import Change
 from livedex.core.chunking import Chunk, chunk
 from livedex.core.continuity import Topic
-from livedex.core.plan import plan, read
+from livedex.core.plan import Chunks, plan, read
 from livedex.core.record import Record
 from livedex.database import connect, open_pool
 from livedex.encoders import ModelSpec, open_encoder
@@ -72,7 +72,7 @@ class Direct:
             provisioning.run(provisioning.plan(settings, connection, topics=False))
         self.url = url
         self.store = _store(url)
-        self.generation: Generation = next(iter(self.store.catalogue()[1].values()))
+        self.generation: Generation = next(iter(self.store.catalogue()[1].values()))[0]
         self._vectors = vectors(seed)
         self._encoder = open_encoder("hash", ModelSpec(model="hash-384"))  # counts tokens
         found = Topic(topic_id=str(uuid.uuid4()), partitions=1)
@@ -111,9 +111,10 @@ class Direct:
         reading = read(records, mode=generation.version_mode, epoch=self._claim.epoch)
         stored = self.store.stored_versions(generation, sorted({change.document_id for change in reading.changes}))
         planned = plan(reading, stored, self._chunks)
-        keys = self.store.known_chunks(generation, planned.chunks)
+        chunks = planned.chunks(generation.chunking_id)
+        keys = self.store.known_chunks(generation, chunks)
         times.append(perf_counter())
-        new = [found for digest, found in planned.chunks.items() if digest not in keys]
+        new = [found for digest, found in chunks.items() if digest not in keys]
         made = self.vectors_of(new)
         begun = perf_counter()
         staged = self.store.stage(generation, new, made) if new else {}
@@ -121,7 +122,7 @@ class Direct:
         advance = Advance(
             claim=self._claim, expected_offset=self._offset, next_offset=self._offset + len(events), event_time=now
         )
-        self.store.apply(generation, advance, planned, {**keys, **staged})
+        self.store.apply((generation,), advance, planned, {generation.generation_id: {**keys, **staged}})
         applied = perf_counter() - times[-1]
         self._offset += len(events)
         return Spent(plan=times[1] - times[0], stage=times[2] - begun, apply=applied)
@@ -130,11 +131,12 @@ class Direct:
         """Any vectors."""
         return dict(zip([found.digest for found in chunks], self._vectors(len(chunks)), strict=True))
 
-    def _chunks(self, change: Change) -> tuple[Chunk, ...]:
-        return chunk(
+    def _chunks(self, change: Change) -> Chunks:
+        chunks = chunk(
             change.text, title=None, markdown=True, spec=self.generation.spec, count_tokens=self._encoder.count_tokens,
             max_tokens=self._encoder.identity.max_tokens,
         )  # fmt: skip
+        return {self.generation.chunking_id: chunks}
 
 
 def _store(url: str) -> Store:

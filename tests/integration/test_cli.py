@@ -15,9 +15,11 @@ from support.kafka import Log
 from support.terminal import Terminal
 from support.workers import Workers, free_port
 
-COMMANDS = ["apply", "dead-letters", "delete", "dev", "doctor", "evaluate", "grant", "index", "migrate", "publish", "revoke",
-            "search", "serve", "source", "status", "wait"]  # fmt: skip
-GROUPS = {"dev": ["up", "env", "down"], "dead-letters": ["list", "show", "replay", "discard"], "source": ["list", "reset"]}
+COMMANDS = ["apply", "dead-letters", "delete", "dev", "doctor", "evaluate", "generation", "grant", "index", "migrate",
+            "publish", "revoke", "search", "serve", "source", "status", "wait"]  # fmt: skip
+
+GROUPS = {"dev": ["up", "env", "down"], "dead-letters": ["list", "show", "replay", "discard"], "source": ["list", "reset"],
+          "generation": ["list", "switch", "rollback", "drop"]}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

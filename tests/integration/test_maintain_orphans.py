@@ -19,7 +19,7 @@ from livedex.database import open_pool
 from livedex.encoders import ModelSpec, open_encoder
 from livedex.errors import ConflictError
 from livedex.index.app import IndexApp
-from livedex.index.applying import Advance, apply_documents
+from livedex.index.applying import Advance, Keys, apply_documents
 from livedex.index.maintain_orphans import collect_batch, sweep, sweep_slice
 from livedex.index.maintain_session import UpkeepSession
 from livedex.index.store import Store
@@ -65,7 +65,7 @@ class Bench:
         """Set the collection's."""
         self.connection.execute("update livedex.collection set orphan_grace = %s", (interval,))
 
-    def stage(self, offset: int, text: str) -> tuple[BatchPlan, dict[bytes, int]]:
+    def stage(self, offset: int, text: str) -> tuple[BatchPlan, Keys]:
         """An upsert of document a, planned and staged."""
         now = datetime(2026, 1, 1, tzinfo=UTC)
         change = Change(
@@ -75,15 +75,17 @@ class Bench:
         count = self.encoder.count_tokens
         chunks = chunk(text, title=None, markdown=True, spec=self.generation.spec, count_tokens=count, max_tokens=256)
         state = DocumentState(content=change, metadata=change)
-        plan = BatchPlan(documents=(DocumentPlan(document_id="a", state=state, chunks=chunks),), settled=(), rejected=())
-        found = list(plan.chunks.values())
+        document = DocumentPlan(document_id="a", state=state, chunks={self.generation.chunking_id: chunks})
+        plan = BatchPlan(documents=(document,), settled=(), rejected=())
+        found = list(plan.chunks(self.generation.chunking_id).values())
         vectors = self.encoder.encode_documents([one.embedded_text for one in found])
-        return plan, self.store.stage(self.generation, found, {one.digest: vectors[row] for row, one in enumerate(found)})
+        staged = self.store.stage(self.generation, found, {one.digest: vectors[row] for row, one in enumerate(found)})
+        return plan, {self.generation.generation_id: staged}
 
-    def apply(self, offset: int, plan: BatchPlan, keys: dict[bytes, int]) -> None:
+    def apply(self, offset: int, plan: BatchPlan, keys: Keys) -> None:
         """Make it visible."""
         advance = Advance(claim=self.claim, expected_offset=offset, next_offset=offset + 1, event_time=None)
-        self.store.apply(self.generation, advance, plan, keys)
+        self.store.apply((self.generation,), advance, plan, keys)
 
     def upsert(self, offset: int, text: str) -> None:
         """All of it."""
@@ -209,7 +211,7 @@ def test_a_batch_that_comes_before_the_collector_keeps_its_chunk(bench: Bench) -
     sweep_slice(bench.session, 0, 10**9, FAST, bench.stop)
     with connection_to(bench.connection.info.dsn + f" password={bench.connection.info.password}") as other:
         with other.transaction():
-            apply_documents(other, bench.generation, bench.claim, plan, keys)
+            apply_documents(other, (bench.generation,), bench.claim, plan, keys)
             assert bench.sweep() == 1
         assert bench.sweep() == 0
     assert (bench.one(CHUNKS), bench.one(ORPHANS)) == (1, 0)
@@ -221,7 +223,7 @@ def test_a_batch_that_commits_between_the_collectors_statements_keeps_its_chunk(
     plan, keys = bench.stage(0, "A text.")
     sweep_slice(bench.session, 0, 10**9, FAST, bench.stop)
     bench.apply(0, plan, keys)
-    assert bench.session.value("collect", {"keys": list(keys.values())}) == 0
+    assert bench.session.value("collect", {"keys": list(keys[bench.generation.generation_id].values())}) == 0
     assert bench.one("select count(*) from livedex.chunks") == 1
 
 

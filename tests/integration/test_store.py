@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from livedex.catalogue import Generation
+from livedex.catalogue import Generation, Live
 from livedex.core.change import Change, Op
-from livedex.core.chunking import chunk
+from livedex.core.chunking import Chunk, chunk
 from livedex.core.continuity import Topic
 from livedex.core.fold import DocumentState
 from livedex.core.plan import BatchPlan, DocumentPlan
@@ -16,7 +16,7 @@ from livedex.core.record import Place, Version
 from livedex.database import open_pool
 from livedex.encoders import Encoder, ModelSpec, open_encoder
 from livedex.errors import ConflictError, UnavailableError
-from livedex.index.applying import Advance, Claim
+from livedex.index.applying import Advance, Claim, Keys, merged
 from livedex.index.refusals import FencedError
 from livedex.index.store import Store
 from support.workers import Workers
@@ -44,6 +44,11 @@ def encoder() -> Encoder:
 
 def generation(store: Store) -> Generation:
     """The only one."""
+    return live(store)[0]
+
+
+def live(store: Store) -> Live:
+    """The generations that are written."""
     return next(iter(store.catalogue()[1].values()))
 
 
@@ -60,15 +65,23 @@ def plan_of(store: Store, encoder: Encoder, offset: int, text: str, document_id:
     chunks = chunk(
         text, title=None, markdown=True, spec=generation(store).spec, count_tokens=encoder.count_tokens, max_tokens=256
     )
-    document = DocumentPlan(document_id=document_id, state=DocumentState(content=change, metadata=change), chunks=chunks)
+    state = DocumentState(content=change, metadata=change)
+    document = DocumentPlan(document_id=document_id, state=state, chunks={generation(store).chunking_id: chunks})
     return BatchPlan(documents=(document,), settled=(), rejected=())
 
 
-def stage(store: Store, encoder: Encoder, plan: BatchPlan) -> dict[bytes, int]:
+def chunks_of(plan: BatchPlan) -> dict[bytes, Chunk]:
+    """The plan's chunks in the only chunking."""
+    return plan.chunks(1)
+
+
+def stage(store: Store, encoder: Encoder, plan: BatchPlan) -> Keys:
     """Stage the plan's chunks."""
-    chunks = list(plan.chunks.values())
+    chunks = list(chunks_of(plan).values())
     vectors = encoder.encode_documents([found.embedded_text for found in chunks])
-    return store.stage(generation(store), chunks, {found.digest: vectors[row] for row, found in enumerate(chunks)})
+    made = generation(store)
+    staged = store.stage(made, chunks, {found.digest: vectors[row] for row, found in enumerate(chunks)})
+    return {made.generation_id: staged}
 
 
 def many_sentences(count: int) -> str:
@@ -103,10 +116,10 @@ def test_a_worker_that_lost_the_partition_cannot_write(store: Store, encoder: En
     plan = plan_of(store, encoder, 0, "Some text.")
     keys = stage(store, encoder, plan)
     with pytest.raises(FencedError):
-        store.apply(generation(store), advance(old, 0, 1), plan, keys)
+        store.apply(live(store), advance(old, 0, 1), plan, keys)
     assert workers.rows("select count(*) from livedex.document") == [(0,)]
     assert workers.rows("select next_offset, owner from livedex.progress") == [(0, "new")]
-    store.apply(generation(store), advance(new, 0, 1), plan, keys)
+    store.apply(live(store), advance(new, 0, 1), plan, keys)
     assert workers.rows("select document_id from livedex.documents") == [("a",)]
 
 
@@ -135,10 +148,10 @@ def test_a_batch_is_applied_once(store: Store, encoder: Encoder, workers: Worker
     claim = store.claim(TOPIC, 0, found=FOUND, start=0, owner="me")
     plan = plan_of(store, encoder, 0, "Some text.")
     keys = stage(store, encoder, plan)
-    store.apply(generation(store), advance(claim, 0, 1), plan, keys)
+    store.apply(live(store), advance(claim, 0, 1), plan, keys)
     for start, end in ((0, 1), (2, 3)):
         with pytest.raises(FencedError):
-            store.apply(generation(store), advance(claim, start, end), plan, keys)
+            store.apply(live(store), advance(claim, start, end), plan, keys)
     assert workers.rows("select next_offset from livedex.progress") == [(1,)]
 
 
@@ -146,32 +159,32 @@ def test_what_is_staged_is_invisible_and_idempotent(store: Store, encoder: Encod
     """Staging twice stores each chunk once, gives the same keys, and shows nothing to readers."""
     plan = plan_of(store, encoder, 0, "A sentence like this one. " * 400)
     assert stage(store, encoder, plan) == stage(store, encoder, plan)
-    assert workers.rows("select count(*) from livedex.chunk") == [(len(plan.chunks),)]
-    assert workers.rows("select count(*) from livedex.embedding_1") == [(len(plan.chunks),)]
+    assert workers.rows("select count(*) from livedex.chunk") == [(len(chunks_of(plan)),)]
+    assert workers.rows("select count(*) from livedex.embedding_1") == [(len(chunks_of(plan)),)]
     assert workers.rows("select count(*) from livedex.chunks") == [(0,)]
-    assert store.known_chunks(generation(store), plan.chunks) == stage(store, encoder, plan)
+    assert store.known_chunks(generation(store), chunks_of(plan)) == stage(store, encoder, plan)[1]
 
 
 def test_many_chunks_are_staged_where_inserts_are_slow(store: Store, encoder: Encoder, workers: Workers) -> None:
     """A document of more rows than Postgres inserts within the statement timeout is staged all the same."""
     workers.execute(*gives_up_statements_of_more_rows_than(600))
     plan = plan_of(store, encoder, 0, many_sentences(20_000))
-    assert len(plan.chunks) > 2 * 600, "one transaction for each connection must be too much"
-    assert stage(store, encoder, plan).keys() == plan.chunks.keys()
+    assert len(chunks_of(plan)) > 2 * 600, "one transaction for each connection must be too much"
+    assert stage(store, encoder, plan)[1].keys() == chunks_of(plan).keys()
 
 
 def test_what_was_staged_before_a_failure_stays(store: Store, encoder: Encoder, workers: Workers) -> None:
     """When an insert of many is given up, the ones before it are found by their digests."""
     plan = plan_of(store, encoder, 0, many_sentences(20_000))
-    last = max(plan.chunks).hex()
+    last = max(chunks_of(plan)).hex()
     workers.execute(
         *refusing(f"exists (select from new n join livedex.chunk c using (chunk_key) where c.digest = '\\x{last}')")
     )
     with pytest.raises(UnavailableError, match="gave a statement up"):
         stage(store, encoder, plan)
-    known = store.known_chunks(generation(store), plan.chunks)
-    assert len(plan.chunks) > 1500
-    assert 0 < len(plan.chunks) - len(known) <= 500
+    known = store.known_chunks(generation(store), chunks_of(plan))
+    assert len(chunks_of(plan)) > 1500
+    assert 0 < len(chunks_of(plan)) - len(known) <= 500
 
 
 def test_staging_nothing_does_nothing(store: Store) -> None:
@@ -184,7 +197,7 @@ def test_a_chunk_that_staging_did_not_find_is_planned_again(store: Store, encode
     claim = store.claim(TOPIC, 0, found=FOUND, start=0, owner="me")
     plan = plan_of(store, encoder, 0, "Some text.")
     with pytest.raises(ConflictError, match="planning the batch again"):
-        store.apply(generation(store), advance(claim, 0, 1), plan, {})
+        store.apply(live(store), advance(claim, 0, 1), plan, {})
     assert workers.rows("select next_offset from livedex.progress") == [(0,)]
     assert workers.rows("select count(*) from livedex.document") == [(0,)]
 
@@ -193,9 +206,9 @@ def test_an_older_version_is_refused_and_the_progress_moves(store: Store, encode
     """The version fence holds in SQL too: an older event gives no result and changes no row but the progress."""
     claim = store.claim(TOPIC, 0, found=FOUND, start=0, owner="me")
     newer, older = plan_of(store, encoder, 5, "The newer text."), plan_of(store, encoder, 4, "The older text.")
-    keys = stage(store, encoder, newer) | stage(store, encoder, older)
-    assert set(store.apply(generation(store), advance(claim, 0, 6), newer, keys)) == {"a"}
-    assert store.apply(generation(store), advance(claim, 6, 7), older, keys) == {}
+    keys = merged(stage(store, encoder, newer), stage(store, encoder, older))
+    assert set(store.apply(live(store), advance(claim, 0, 6), newer, keys)) == {"a"}
+    assert store.apply(live(store), advance(claim, 6, 7), older, keys) == {}
     assert workers.rows("select text from livedex.chunks") == [("The newer text.",)]
     assert workers.rows("select next_offset from livedex.progress") == [(7,)]
 
@@ -204,17 +217,17 @@ def test_the_parts_of_a_document_are_fenced_apart_in_sql(store: Store, encoder: 
     """Where only one part of an event is newer than what another worker stored meanwhile, only that part is taken."""
     claim = store.claim(TOPIC, 0, found=FOUND, start=0, owner="me")
     newer, older = plan_of(store, encoder, 5, "The newer text."), plan_of(store, encoder, 3, "The older text.")
-    keys = stage(store, encoder, newer) | stage(store, encoder, older)
+    keys = merged(stage(store, encoder, newer), stage(store, encoder, older))
     content = newer.documents[0].state.content
     assert content is not None
     only_content = replace(newer.documents[0], state=DocumentState(content=content, metadata=None))
-    store.apply(generation(store), advance(claim, 0, 6), replace(newer, documents=(only_content,)), keys)
+    store.apply(live(store), advance(claim, 0, 6), replace(newer, documents=(only_content,)), keys)
     parts = "select content_version, metadata_version, deleted from livedex.document"
     assert workers.rows(parts) == [([0, 5, 5], None, False)]
 
     gone = replace(content, op=Op.DELETE, version=Version(0, 4, 4))
-    late = replace(older.documents[0], state=DocumentState(content=gone, metadata=gone), chunks=())
-    result = store.apply(generation(store), advance(claim, 6, 7), replace(older, documents=(late,)), keys)["a"]
+    late = replace(older.documents[0], state=DocumentState(content=gone, metadata=gone), chunks={})
+    result = store.apply(live(store), advance(claim, 6, 7), replace(older, documents=(late,)), keys)["a"]
     assert (result.content_accepted, result.metadata_accepted) == (False, True)
     assert workers.rows(parts) == [([0, 5, 5], [0, 4, 4], False)]
     assert workers.rows("select text from livedex.chunks") == [("The newer text.",)]
@@ -225,12 +238,12 @@ def test_an_edit_writes_only_the_places_that_changed(store: Store, encoder: Enco
     claim = store.claim(TOPIC, 0, found=FOUND, start=0, owner="me")
     sentences = [f"This is the sentence with number {number}." for number in range(200)]
     first = plan_of(store, encoder, 0, " ".join(sentences))
-    store.apply(generation(store), advance(claim, 0, 1), first, stage(store, encoder, first))
+    store.apply(live(store), advance(claim, 0, 1), first, stage(store, encoder, first))
     places = "select ordinal, xmin::text from livedex.document_chunk order by ordinal"
     before = dict(workers.rows(places))
     sentences[-1] = "The end is another."
     second = plan_of(store, encoder, 1, " ".join(sentences))
-    store.apply(generation(store), advance(claim, 1, 2), second, stage(store, encoder, second))
+    store.apply(live(store), advance(claim, 1, 2), second, stage(store, encoder, second))
     after = dict(workers.rows(places))
     changed = {ordinal for ordinal in before if after.get(ordinal) != before[ordinal]}
     assert changed <= {len(before) - 2, len(before) - 1}
@@ -244,7 +257,7 @@ def test_a_chunk_collected_meanwhile_is_noticed(store: Store, encoder: Encoder, 
     keys = stage(store, encoder, plan)
     workers.rows("delete from livedex.chunk returning 1")
     with pytest.raises(ConflictError, match="planning the batch again"):
-        store.apply(generation(store), advance(claim, 0, 1), plan, keys)
+        store.apply(live(store), advance(claim, 0, 1), plan, keys)
     assert workers.rows("select next_offset from livedex.progress") == [(0,)]
 
 
@@ -270,6 +283,6 @@ def test_the_answer_says_what_changed(store: Store, encoder: Encoder) -> None:
     claim = store.claim(TOPIC, 0, found=FOUND, start=0, owner="me")
     for offset, changed in ((0, True), (1, False)):
         plan = plan_of(store, encoder, offset, "The same text.")
-        result = store.apply(generation(store), advance(claim, offset, offset + 1), plan, stage(store, encoder, plan))["a"]
+        result = store.apply(live(store), advance(claim, offset, offset + 1), plan, stage(store, encoder, plan))["a"]
         assert (result.content_accepted, result.metadata_accepted) == (True, True)
         assert (result.content_changed, result.metadata_changed) == (changed, changed)

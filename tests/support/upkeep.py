@@ -8,10 +8,11 @@ from typing import Any
 
 import psycopg
 
-from livedex.catalogue import Generation
+from livedex.catalogue import Catalogue, Generation
 from livedex.config import KafkaSettings
 from livedex.core.upkeep import Pace
-from livedex.database import Connection
+from livedex.database import Connection, open_pool
+from livedex.index.building import BuildStore
 from livedex.index.maintain import Maintainer
 from livedex.lifecycle import Stop
 from livedex.observe import IndexMetrics
@@ -20,7 +21,7 @@ from support.waiting import until
 
 FAST = Pace(
     look=0.05, measure=0.0, shortest_sweep=0.05, early_sweep=0.05, longest_sweep=0.05, least_grace=0.0, probe=0.0, rebuild=0.0,
-    build_pause=0.05, longest_pause=0.05,
+    build_pause=0.05, longest_pause=0.05, retire=3.0,
 )  # fmt: skip
 INDEXES = "select name, valid from livedex.vector_indexes order by name"
 
@@ -31,7 +32,11 @@ def upkeep(
 ) -> Iterator[Maintainer]:
     """The thread of an index worker that does the upkeep, and no other."""
     stop = stop or Stop()
-    maintainer = Maintainer(url=url, kafka=kafka, name=name, metrics=IndexMetrics(), stop=stop, pace=pace)
+    store = BuildStore(open_pool(url, size=2, name=name))
+    maintainer = Maintainer(
+        url=url, kafka=kafka, name=name, metrics=IndexMetrics(), stop=stop, pace=pace, store=store,
+        catalogue=lambda: Catalogue(sources={}, targets={}), busy=lambda: False,
+    )  # fmt: skip
     maintainer.start()
     try:
         yield maintainer
@@ -39,6 +44,7 @@ def upkeep(
         stop.ask("the test is over")
         maintainer.join(10)
         assert not maintainer.running
+        store.close()
 
 
 def looked(maintainer: Maintainer, times: int = 5) -> None:

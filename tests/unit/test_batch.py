@@ -8,7 +8,7 @@ import pytest
 from livedex.core.change import Reason, Rejection
 from livedex.core.record import Record
 from livedex.index.batch import BATCH_BYTES, BATCH_RECORDS, Batch, Work, cut, take_joined
-from support.batches import ENCODER, GENERATION, claim_of
+from support.batches import TARGETS, claim_of
 from support.records import record
 
 HALF = b"x" * (BATCH_BYTES // 2)
@@ -63,7 +63,7 @@ def batch(*records: Record, end: int | None = None) -> Batch:
     """A batch of the same claim."""
     first = records[0].offset if records else 0
     return Batch(
-        claim=CLAIM, generation=GENERATION, encoder=ENCODER, records=records, expected_offset=first,
+        claim=CLAIM, targets=TARGETS, records=records, expected_offset=first,
         next_offset=records[-1].offset + 1 if end is None else end, polled_at=float(first),
     )  # fmt: skip
 
@@ -106,10 +106,8 @@ def test_a_gap_of_the_log_joins() -> None:
     assert (len(one.records), one.next_offset, one.submitted) == (1, 9, 2)
 
 
-@pytest.mark.parametrize(
-    "other", [{"claim": claim_of(0)}, {"generation": replace(GENERATION, generation_id=2)}], ids=["claim", "generation"]
-)
-def test_only_batches_of_one_claim_and_one_generation_are_joined(other: dict[str, object]) -> None:
+@pytest.mark.parametrize("other", [{"claim": claim_of(0)}, {"targets": (*TARGETS, *TARGETS)}], ids=["claim", "generations"])
+def test_only_batches_of_one_claim_and_the_same_generations_are_joined(other: dict[str, object]) -> None:
     """An equal claim is another one."""
     both = [batch(record(b"1")), replace(batch(record(b"2", offset=1)), **other)]  # type: ignore[arg-type]
     assert taken(*both) == both

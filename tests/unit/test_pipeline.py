@@ -9,12 +9,12 @@ from typing import cast
 import numpy as np
 import pytest
 
-from livedex.index.applying import Claim
+from livedex.index.applying import Claim, merged
 from livedex.index.batch import BATCH_BYTES, Applied, Batch, Dropped, End, Work
 from livedex.index.pipeline import Ownership, Pipeline
 from livedex.index.stages import Stages
 from livedex.observe import IndexMetrics
-from support.batches import ENCODER, GENERATION, claim_of
+from support.batches import TARGETS, claim_of
 from support.records import record
 from support.waiting import until
 
@@ -53,12 +53,12 @@ class Steps:
     def stage(self, work: Work) -> Work:
         """See Stages."""
         made = {digest: int(digest) for digest in work.vectors}
-        return replace(self.step("stage", work), keys={**work.keys, **made}, vectors={})
+        return replace(self.step("stage", work), keys=merged(work.keys, {1: made}), vectors={})
 
     def apply(self, work: Work) -> Applied:
         """See Stages."""
         self.step("apply", work)
-        self.lookups.append(set(work.keys))
+        self.lookups.append(set(work.keys.get(1, {})))
         return Applied(batch=work.batch, outcomes=[], rejected=(), reused=0, applied_at=0.0)
 
     def offsets(self, step: str, partition: int = 0) -> list[int]:
@@ -104,7 +104,7 @@ def run() -> Run:
 def batch_of(claim: Claim, offset: int) -> Batch:
     """One record at this offset, so large that nothing joins it."""
     return Batch(
-        claim=claim, generation=GENERATION, encoder=ENCODER, records=(record(LARGE, key=b"%d" % offset, offset=offset),),
+        claim=claim, targets=TARGETS, records=(record(LARGE, key=b"%d" % offset, offset=offset),),
         expected_offset=offset, next_offset=offset + 1, polled_at=0.0,
     )  # fmt: skip
 

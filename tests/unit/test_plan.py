@@ -28,9 +28,12 @@ ALL_NEW = DocumentResult(content_accepted=True, metadata_accepted=True, content_
 POISON = Rejection(reason=Reason.EMBEDDING_FAILED, detail="the model chokes")
 
 
-def chunks_of(one: Change) -> tuple[Chunk, ...]:
-    """Two chunks, the second the same in every document."""
-    return tuple(Chunk(text=text, context="", digest=text.encode()) for text in (one.text, "shared"))
+def chunks_of(one: Change) -> dict[int, tuple[Chunk, ...]]:
+    """Two chunks in chunking 1, the second the same in every document, and one of both in chunking 2."""
+    first, second, both = (
+        Chunk(text=text, context="", digest=text.encode()) for text in (one.text, "shared", f"{one.text} shared")
+    )
+    return {1: (first, second), 2: (both,)}
 
 
 def planned(*changes: Change, stored: Mapping[str, StoredVersions] | None = None) -> BatchPlan:
@@ -97,7 +100,7 @@ def test_events_of_one_batch_are_folded() -> None:
     """What the newest events replace is superseded, and neither chunked nor written."""
     made = planned(change(UPSERT, 1, text="one"), change(UPSERT, 3, text="three"), change(UPSERT, 2, text="two"))
     assert offsets(outcomes(made, {"a": ALL_NEW})) == {1: "superseded", 2: "superseded", 3: "applied"}
-    assert set(made.chunks) == {b"three", b"shared"}
+    assert set(made.chunks(1)) == {b"three", b"shared"}
 
 
 def test_two_events_may_share_a_document() -> None:
@@ -136,7 +139,7 @@ def test_a_document_that_the_fence_refuses_is_stale() -> None:
 def test_stale_events_cost_nothing() -> None:
     """What the stored versions already refuse is settled in the plan: no document, no chunk."""
     made = planned(change(UPSERT, 4, text="x"), change(METADATA, 5), stored=stored(8, 9))
-    assert (made.documents, made.chunks) == ((), {})
+    assert (made.documents, made.chunks(1)) == ((), {})
     assert offsets(outcomes(made, {})) == {4: "stale", 5: "stale"}
 
 
@@ -151,15 +154,17 @@ def test_a_late_upsert_brings_its_content_only() -> None:
 def test_metadata_touches_no_chunk() -> None:
     """Chunks stay for a metadata event (None), and go for a delete (empty)."""
     assert [document.chunks for document in planned(change(METADATA, 1)).documents] == [None]
-    assert [document.chunks for document in planned(change(DELETE, 1)).documents] == [()]
+    assert [document.chunks for document in planned(change(DELETE, 1)).documents] == [{}]
     late = planned(change(UPSERT, 3, text="x"), change(METADATA, 9), stored=stored(5, 5))
     assert [document.chunks for document in late.documents] == [None]
 
 
 def test_equal_chunks_are_planned_once() -> None:
-    """Across the documents of a batch, by digest."""
+    """Across the documents of a batch, by digest, in each chunking."""
     made = planned(change(UPSERT, 1, text="x"), change(UPSERT, 2, document_id="b", text="y"))
-    assert set(made.chunks) == {b"x", b"y", b"shared"}
+    assert set(made.chunks(1)) == {b"x", b"y", b"shared"}
+    assert set(made.chunks(2)) == {b"x shared", b"y shared"}
+    assert made.documents[0].chunks_in(3) == ()
 
 
 # --- poison -----------------------------------------------------------------------------------------------------
@@ -171,7 +176,7 @@ def test_poison_lets_the_older_event_through(mode: VersionMode) -> None:
     records = [record({"text": text, "version": at}, offset=at) for at, text in enumerate(["old", "good", "poison"])]
     reading = read(records, mode=mode, epoch=0, poisoned={2: POISON})
     made = plan(reading, {}, chunks_of)
-    assert set(made.chunks) == {b"good", b"shared"}
+    assert set(made.chunks(1)) == {b"good", b"shared"}
     assert offsets(outcomes(made, {"a": ALL_NEW})) == {0: "superseded", 1: "applied"}
     assert made.rejected == ((records[2], POISON),)
     assert next_offset(records) == 3

@@ -26,7 +26,7 @@ COLLECTION_LOCK = 0x6C697665
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """One way of turning a collection's chunks into vectors, and the chunking that it is made for."""
+    """One way of turning a collection's documents into chunks and these into vectors. It has a chunking of its own."""
 
     generation_id: int
     collection_id: int
@@ -39,6 +39,7 @@ class Generation:
     storage: str
     identity: Identity
     probe: bytes | None  # the vectors of the encoder that made it, see encoders/probe.py; None: it kept none
+    state: str = "active"  # or building, kept: live as well, but not searched
 
     @property
     def embeddings(self) -> str:
@@ -127,6 +128,7 @@ class Generation:
                 precision=row["precision"],
             ),
             probe=row["probe"],
+            state=row["state"],
         )
 
 
@@ -147,11 +149,23 @@ class Source:
         return KnownTopic(name=self.topic, topic_id=self.topic_id, partitions=self.partitions, version_mode=version_mode)
 
 
-def generations(connection: Connection) -> dict[int, Generation]:
-    """The active generation of each collection, by collection id."""
+#: The generations of a collection that every batch is written to: the active one first.
+Live = tuple[Generation, ...]
+
+
+def live(connection: Connection) -> dict[int, Live]:
+    """The live generations of each collection that has an active one, by collection id."""
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(query("catalogue", "generations")).fetchall()
-    return {row["collection_id"]: Generation.from_row(row) for row in rows}
+    found: dict[int, Live] = {}
+    for row in rows:
+        found[row["collection_id"]] = (*found.get(row["collection_id"], ()), Generation.from_row(row))
+    return found
+
+
+def generations(connection: Connection) -> dict[int, Generation]:
+    """The active generation of each collection, by collection id."""
+    return {collection_id: of[0] for collection_id, of in live(connection).items()}
 
 
 def sources(connection: Connection) -> dict[str, Source]:
@@ -207,9 +221,21 @@ def _adapter(identity: Identity) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A live generation that batches are written to, and its encoder."""
+
+    generation: Generation
+    encoder: Encoder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Catalogue:
-    """What to follow, and with which encoders."""
+    """What to follow, and what to write it to."""
 
     sources: Mapping[str, Source]  # by topic
-    generations: Mapping[int, Generation]  # by collection id
-    encoders: Mapping[int, Encoder]  # by generation id
+    targets: Mapping[int, tuple[Target, ...]]  # by collection id; the active generation first
+
+    @property
+    def generations(self) -> Mapping[int, Generation]:
+        """The active generation of each collection, by collection id."""
+        return {collection_id: of[0].generation for collection_id, of in self.targets.items()}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import count
 
-from livedex.catalogue import Generation, opener
+from livedex.catalogue import Generation, Target, opener
 from livedex.config import EmbedderName, Settings
 from livedex.core.backoff import backoff
 from livedex.core.change import Reason, Rejection
@@ -122,21 +122,19 @@ class Letters:
         return _answer(letter, Result.FAILED, reason=rejection.reason, attempts=attempts, detail=rejection.detail)
 
     def _apply(self, letter: Letter, work: Work) -> Answer:
-        results = self._store.replay(letter, work.batch.generation, work.planned, work.keys)
+        results = self._store.replay(letter, work.batch.live, work.planned, work.keys)
         ((_, outcome),) = outcomes(work.planned, results)
         stale = "the document has a newer version: nothing was changed" if outcome is Outcome.STALE else None
         return _answer(letter, Result.REPLAYED, outcome=outcome, detail=stale)
 
     def _batch(self, letter: Letter) -> Batch:
-        _, generations = self._store.catalogue()
-        generation = generations.get(letter.collection_id)
-        if generation is None:
+        live = self._store.catalogue()[1].get(letter.collection_id)
+        if live is None:
             raise ConfigError(f"the collection of topic {letter.record.topic} has no active generation: run livedex apply")
         offset = letter.record.offset
         return Batch(
             claim=letter.claim,
-            generation=generation,
-            encoder=Later(self._shelf, generation),
+            targets=tuple(Target(generation=made, encoder=Later(self._shelf, made)) for made in live),
             records=(letter.record,),
             expected_offset=offset,
             next_offset=offset + 1,

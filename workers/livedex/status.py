@@ -3,10 +3,12 @@ open.
 """
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from psycopg.rows import dict_row
 
+from livedex import generations
 from livedex.core.upkeep import UPKEEP_LOCK
 from livedex.database import Connection, query
 
@@ -22,8 +24,10 @@ def read(connection: Connection) -> dict[str, Any]:
         indexes = cursor.execute(query("query", "status_indexes"), {"lock": UPKEEP_LOCK}).fetchall()
         letters = cursor.execute(query("query", "status_dead_letters")).fetchall()
     found = {row["collection"]: _index(row) for row in indexes}
+    others = [row for row in generations.read(connection) if row["state"] != "active"]
     for row in collections:
         row["index"] = found.get(row["collection"])
+        row["generations"] = [other for other in others if other["collection"] == row["collection"]]
     return {
         "sources": sources,
         "collections": collections,
@@ -55,8 +59,25 @@ def describe_index(index: dict[str, Any] | None) -> str | None:
 
 
 def remarks(collection: dict[str, Any]) -> list[str]:
-    """What an operator should know of a collection's index beyond its state."""
-    index = collection["index"]
+    """What an operator should know of a collection's index beyond its state, and of its other generations."""
+    found = [
+        f"generation {row['generation']} of {collection['collection']}: {describe(row)}" for row in collection["generations"]
+    ]
+    return [*found, *(f"index of {collection['collection']}: {text}" for text in _of_index(collection["index"]))]
+
+
+def describe(generation: dict[str, Any]) -> str:
+    """What there is to say of a generation that is not the active one."""
+    if generation["state"] != "building":
+        return f"{generation['state']}, because of {generation['reason']}" if generation["reason"] else str(generation["state"])
+    built = f"building, {generation['built']} of {generation['documents']} documents"
+    left = (generation["ends_at"] - datetime.now(UTC)).total_seconds() if generation["ends_at"] else 0.0
+    if generation["built"] < generation["documents"] and left > 0:
+        built += f", about {max(1, round(left / 60))} min left"
+    return f"{built}; {generation['problem']}" if generation["problem"] else built
+
+
+def _of_index(index: dict[str, Any] | None) -> list[str]:
     if index is None:
         return []
     found = []
@@ -70,4 +91,4 @@ def remarks(collection: dict[str, Any]) -> list[str]:
         found.append("no worker does the upkeep")
     if index["problem"] is not None:
         found.append(index["problem"])
-    return [f"index of {collection['collection']}: {text}" for text in found]
+    return found

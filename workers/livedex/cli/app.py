@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from livedex import __version__
-from livedex.cli import dead_letters, dev, doctor, evaluate, grants, operate, publish, search, source, status, wait
+from livedex.cli import dead_letters, dev, doctor, evaluate, generation, grants, operate, publish, search, source, status, wait
 from livedex.cli.session import settings_file
 
 app = typer.Typer(
@@ -47,6 +47,7 @@ app.command()(status.status)
 app.command()(wait.wait)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(source.app, name="source")
+app.add_typer(generation.app, name="generation")
 app.command()(grants.grant)
 app.command()(grants.revoke)
 app.command()(doctor.doctor)

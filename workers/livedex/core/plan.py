@@ -39,13 +39,21 @@ class StoredVersions:
     metadata: Version | None
 
 
+#: A document's chunks in order, by chunking: each live generation of a collection has its own.
+Chunks = Mapping[int, tuple[Chunk, ...]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentPlan:
     """The parts of a document that this batch may replace."""
 
     document_id: str
     state: DocumentState
-    chunks: tuple[Chunk, ...] | None  # in order; None: the content stays, so its chunks do
+    chunks: Chunks | None  # None: the content stays, so its chunks do
+
+    def chunks_in(self, chunking: int) -> tuple[Chunk, ...]:
+        """Its chunks in a chunking; none where the content stays, or goes."""
+        return (self.chunks or {}).get(chunking, ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +74,9 @@ class BatchPlan:
     settled: tuple[tuple[Change, Outcome], ...]  # superseded in the batch, or stale already
     rejected: tuple[tuple[Record, Rejection], ...]
 
-    @property
-    def chunks(self) -> dict[bytes, Chunk]:
-        """The distinct chunks of the plan by digest."""
-        return {chunk.digest: chunk for document in self.documents for chunk in document.chunks or ()}
+    def chunks(self, chunking: int) -> dict[bytes, Chunk]:
+        """The distinct chunks of the plan by digest, in a chunking."""
+        return {chunk.digest: chunk for document in self.documents for chunk in document.chunks_in(chunking)}
 
 
 def read(
@@ -88,7 +95,7 @@ def read(
     return Reading(changes=tuple(changes), rejected=tuple(rejected))
 
 
-def plan(reading: Reading, stored: Mapping[str, StoredVersions], chunk: Callable[[Change], tuple[Chunk, ...]]) -> BatchPlan:
+def plan(reading: Reading, stored: Mapping[str, StoredVersions], chunk: Callable[[Change], Chunks]) -> BatchPlan:
     """Fold the batch, drop what the fence would refuse, and chunk what is left (`chunk` is called for upserts only)."""
     documents: list[DocumentPlan] = []
     states = coalesce(reading.changes)
@@ -121,10 +128,10 @@ def next_offset(records: Sequence[Record]) -> int:
     return records[-1].offset + 1
 
 
-def _chunks(content: Change | None, chunk: Callable[[Change], tuple[Chunk, ...]]) -> tuple[Chunk, ...] | None:
+def _chunks(content: Change | None, chunk: Callable[[Change], Chunks]) -> Chunks | None:
     if content is None:
         return None
-    return chunk(content) if content.op is Op.UPSERT else ()
+    return chunk(content) if content.op is Op.UPSERT else {}
 
 
 def _outcome(change: Change, state: DocumentState, result: DocumentResult | None) -> Outcome:

@@ -33,6 +33,8 @@ class Pace:
     probe_limit: float = 30.0  # for a probe; one that takes longer has no answer
     first_probe: float = 60.0  # between probes of an index of which nothing is known yet
     least_queries: int = 30  # from which a recall is told, over as many probes as it takes: of fewer it is noise
+    retire: float = 10.0  # from the drop of a generation until its tables go: longer than a batch or a search is under way
+    retire_limit: float = 2.0  # for the moment in which they go, which nobody may read chunks in
     rebuild: float = 6 * 3600.0  # between two rebuilds of an index
     build_pause: float = 60.0  # before a build that failed is tried again; doubled each time, up to
     longest_pause: float = 3600.0
@@ -57,6 +59,7 @@ class IndexFacts:
     """What was measured of the vector index of a generation."""
 
     wanted: bool  # False: the generation's index method is none
+    filling: bool = False  # it is built beside the active one, and lacks documents
     ready: bool  # there is a valid one
     left_over: bool  # there is an invalid one
     in_work: bool  # another session builds, rebuilds, drops or vacuums there at the moment
@@ -107,7 +110,7 @@ def next_step(facts: IndexFacts, pace: Pace) -> Step:
         return Step.DROP
     if facts.ready:
         return Step.REBUILD if _aged(facts, pace) else Step.NOTHING
-    if not facts.wanted or facts.rows == 0:
+    if not facts.wanted or facts.filling or facts.rows == 0:
         return Step.NOTHING
     if facts.rows >= pace.build_rows or facts.caught_up:
         return Step.BUILD

@@ -5,19 +5,21 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from fastapi import FastAPI
 
 from livedex import migrate
-from livedex.catalogue import Catalogue, Generation, opener
+from livedex.catalogue import Catalogue, Generation, Live, Target, opener
 from livedex.config import EmbedderName, Settings
 from livedex.core.upkeep import Pace
 from livedex.database import WRITER_SETTINGS, open_pool
 from livedex.encoders import Encoder
 from livedex.encoders.shelf import Shelf
+from livedex.errors import ConfigError
 from livedex.http_server import HttpServer, health_routes, listen
+from livedex.index.building import BuildStore
 from livedex.index.claims import Claims
 from livedex.index.holdings import Holdings
 from livedex.index.maintain import Maintainer
@@ -25,7 +27,7 @@ from livedex.index.partition import Hold
 from livedex.index.pipeline import Ownership, Pipeline
 from livedex.index.source import KafkaSource
 from livedex.index.stages import Stages
-from livedex.index.store import STAGING_CONNECTIONS, Store
+from livedex.index.store import STAGING_CONNECTIONS
 from livedex.index.watch import Followed, Watch
 from livedex.index.worker import IndexWorker
 from livedex.lifecycle import Health, Stop, until_available
@@ -35,7 +37,7 @@ T = TypeVar("T")
 OpenEncoder = Callable[[EmbedderName, Generation], Encoder]
 
 UPKEEP_ENDS = 2.0  # seconds that a cancelled build may take to end
-CONNECTIONS = 5 + STAGING_CONNECTIONS  # one for each thread that talks to Postgres
+CONNECTIONS = 6 + STAGING_CONNECTIONS  # one for each thread that talks to Postgres
 
 _log = logger("index")
 
@@ -59,6 +61,7 @@ class IndexApp:
         self._watch: Watch | None = None
         self._shelf: Shelf[Generation] = Shelf(settings.embedder, open_encoder or opener(settings))
         self._worker: IndexWorker | None = None
+        self._store: BuildStore | None = None
         app = FastAPI(title="livedex index", openapi_url=None)
         app.include_router(health_routes(self.health, self.metrics.registry, before_scrape=self._measure_progress))
         listener = listen(settings.http_host, settings.metrics_port, "LIVEDEX_METRICS_PORT")
@@ -78,7 +81,8 @@ class IndexApp:
 
     def _run(self) -> None:
         self._wait(self._check_database)
-        store = Store(open_pool(self._settings.database_url, size=CONNECTIONS, name=self.name, settings=WRITER_SETTINGS))
+        pool = open_pool(self._settings.database_url, size=CONNECTIONS, name=self.name, settings=WRITER_SETTINGS)
+        store = self._store = BuildStore(pool)
         followed = self._wait(store.catalogue)
         if followed is None:
             return
@@ -104,7 +108,7 @@ class IndexApp:
             source=source, claims=Claims(source, store, self.name), ownership=ownership, metrics=self.metrics,
             health=self.health, jitter=random.random,
         )  # fmt: skip
-        self._worker = IndexWorker(
+        worker = self._worker = IndexWorker(
             source=source,
             holdings=holdings,
             pipeline=Pipeline(stages, ownership, self.metrics),
@@ -117,10 +121,10 @@ class IndexApp:
         )
         maintainer = Maintainer(
             url=self._settings.database_url, kafka=self._settings.kafka, name=self.name, metrics=self.metrics, stop=self.stop,
-            pace=self._pace,
+            pace=self._pace, store=store, catalogue=lambda: worker.catalogue, busy=lambda: worker.bytes_in_flight > 0,
         )  # fmt: skip
         maintainer.start()
-        self._worker.run()
+        worker.run()
         maintainer.join(UPKEEP_ENDS)
         store.close()
 
@@ -132,12 +136,26 @@ class IndexApp:
         self.health.up("postgres")
 
     def _catalogue(self, followed: Followed) -> Catalogue:
-        sources, generations = followed
+        sources, live = followed
         if not sources:
             _log.warning("index.no_source", remedy="run livedex apply")
-        encoders = {made.generation_id: self._shelf.open(made) for made in generations.values()}
-        self._shelf.keep(generations.values())
-        return Catalogue(sources=sources, generations=generations, encoders=encoders)
+        targets = {collection_id: tuple(self._opened(of)) for collection_id, of in live.items()}
+        self._shelf.keep(made for of in live.values() for made in of)
+        return Catalogue(sources=sources, targets=targets)
+
+    def _opened(self, live: Live) -> Iterator[Target]:
+        """With their encoders. A generation beside the active one whose model is not to be had here is given up: else nothing
+        of the collection could be applied.
+        """
+        assert self._store is not None
+        active, *others = live
+        yield Target(generation=active, encoder=self._shelf.open(active))
+        for made in others:
+            try:
+                yield Target(generation=made, encoder=self._shelf.open(made))
+            except ConfigError as error:
+                self._store.fail_generation(made, f"worker {self.name} cannot open its model: {error}")
+                _log.error("index.generation_failed", generation=made.generation_id, collection=made.collection, why=str(error))
 
     def _look_around(self, worker: IndexWorker) -> None:
         """Take up what the watch saw, and tell it what this worker reads."""

@@ -12,14 +12,23 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from livedex import catalogue
-from livedex.catalogue import Generation
+from livedex.catalogue import Generation, Live
 from livedex.core.change import Reason, Rejection
+from livedex.core.chunking import Chunk
 from livedex.core.fold import DocumentState
 from livedex.core.plan import BatchPlan, DocumentPlan, DocumentResult
 from livedex.core.record import Record
 from livedex.database import Connection, query
 from livedex.errors import ConflictError
 from livedex.index.refusals import FencedError
+
+#: Chunk keys by digest, by generation.
+Keys = Mapping[int, Mapping[bytes, int]]
+
+
+def merged(one: Keys, other: Keys) -> Keys:
+    """The keys of both."""
+    return {number: {**one.get(number, {}), **other.get(number, {})} for number in one.keys() | other.keys()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +52,11 @@ class Advance:
     event_time: datetime | None  # of the newest event in the batch
 
 
-def move_progress(connection: Connection, advance: Advance, generation: Generation) -> None:
-    """Move the progress by compare-and-set, which also locks it; FencedError when somebody else did, or may."""
-    claim = advance.claim
+def move_progress(connection: Connection, advance: Advance, live: Live) -> None:
+    """Move the progress by compare-and-set, which also locks it; FencedError when somebody else did, or may, or when other
+    generations than `live` are.
+    """
+    claim, generation = advance.claim, live[0]
     shared = {"key": catalogue.COLLECTION_LOCK, "collection_id": generation.collection_id}
     connection.execute(query("index", "share_collection"), shared)
     moved = connection.execute(
@@ -58,30 +69,36 @@ def move_progress(connection: Connection, advance: Advance, generation: Generati
             "next_offset": advance.next_offset,
             "event_time": advance.event_time,
             "collection_id": generation.collection_id,
-            "generation_id": generation.generation_id,
+            **fenced_by(live),
         },
     )
     if moved.rowcount != 1:
         raise FencedError(
             f"{claim.topic}[{claim.partition}] is no longer at offset {advance.expected_offset} under owner epoch "
-            f"{claim.owner_epoch} with generation {generation.generation_id}: another worker took it over, or livedex apply "
-            "replaced the generation"
+            f"{claim.owner_epoch} with the generations {', '.join(str(each.generation_id) for each in live)}: another worker "
+            "took it over, or livedex apply or generation changed them"
         )
 
 
-def apply_documents(
-    connection: Connection, generation: Generation, claim: Claim, plan: BatchPlan, keys: Mapping[bytes, int]
-) -> dict[str, DocumentResult]:
+def fenced_by(live: Live) -> dict[str, Any]:
+    """What the statements with a fence ask of a collection's generations: the active one, and all that are live."""
+    return {"generation_id": live[0].generation_id, "live": sorted(each.generation_id for each in live)}
+
+
+def apply_documents(connection: Connection, live: Live, claim: Claim, plan: BatchPlan, keys: Keys) -> dict[str, DocumentResult]:
     """Write the documents that the version fence lets pass, with their maps; what became of each, by its id."""
     planned = {document.document_id: document for document in plan.documents}
-    scope = {"collection_id": generation.collection_id, "topic": claim.topic, "partition": claim.partition}
+    scope = {"collection_id": live[0].collection_id, "topic": claim.topic, "partition": claim.partition}
     with connection.cursor(row_factory=dict_row) as cursor:
         locked = cursor.execute(query("index", "lock_documents"), {**scope, "ids": list(planned)}).fetchall()
         rows = [_document_row(document) for document in plan.documents]
         written = cursor.execute(query("index", "apply_documents"), {**scope, "documents": Jsonb(rows)}).fetchall()
     before = {row["document_id"]: row for row in locked}
     accepted = {row["doc_key"]: planned[row["document_id"]] for row in written if _took_content(row, planned)}
-    remapped = _map_chunks(connection, generation, accepted, keys)
+    remapped: set[int] = set()
+    for generation in live:
+        mapping = {doc_key: document.chunks_in(generation.chunking_id) for doc_key, document in accepted.items()}
+        remapped |= map_chunks(connection, generation, mapping, keys.get(generation.generation_id, {}))
     return {
         row["document_id"]: _result(planned[row["document_id"]].state, row, before.get(row["document_id"]), remapped)
         for row in written
@@ -96,6 +113,7 @@ def _document_row(document: DocumentPlan) -> dict[str, Any]:
         "metadata_version": state.metadata and list(state.metadata.version),
         "deleted": not state.visible,
         "title": state.content.title if state.content else None,
+        "markdown": state.content.markdown if state.content and state.visible else None,
         "metadata": state.metadata_value,
         "event_time": state.newest.event_time.isoformat(),
         "offset": state.newest.place.offset,
@@ -107,17 +125,15 @@ def _took_content(row: Mapping[str, Any], planned: Mapping[str, DocumentPlan]) -
     return content is not None and row["content_version"] == list(content.version)
 
 
-def _map_chunks(
-    connection: Connection, generation: Generation, accepted: Mapping[int, DocumentPlan], keys: Mapping[bytes, int]
+def map_chunks(
+    connection: Connection, generation: Generation, chunks: Mapping[int, tuple[Chunk, ...]], keys: Mapping[bytes, int]
 ) -> set[int]:
-    """Make the map of the accepted documents what the plan says; the keys of the documents whose map changed."""
-    if not accepted:
+    """Make the map of these documents, whose rows are locked, these chunks; the keys of the documents whose map changed."""
+    if not chunks:
         return set()
     try:
         wanted = [
-            (doc_key, ordinal, keys[chunk.digest])
-            for doc_key, document in accepted.items()
-            for ordinal, chunk in enumerate(document.chunks or ())
+            (doc_key, ordinal, keys[chunk.digest]) for doc_key, own in chunks.items() for ordinal, chunk in enumerate(own)
         ]
     except KeyError as error:
         raise ConflictError("a chunk was collected while it was staged: planning the batch again") from error
@@ -129,8 +145,8 @@ def _map_chunks(
     }
     kept = {
         "chunking_id": generation.chunking_id,
-        "doc_keys": list(accepted),
-        "counts": [len(document.chunks or ()) for document in accepted.values()],
+        "doc_keys": list(chunks),
+        "counts": [len(own) for own in chunks.values()],
         "chunk_keys": arguments["chunk_keys"],
     }
     try:

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from livedex.catalogue import Generation
+from livedex.catalogue import Generation, Live, Target
 from livedex.core.change import Change, Rejection
 from livedex.core.plan import BatchPlan, Outcome
 from livedex.core.record import Record
-from livedex.encoders import Encoder
 from livedex.errors import UnavailableError
-from livedex.index.applying import Advance, Claim
+from livedex.index.applying import Advance, Claim, Keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,14 +20,23 @@ class Batch:
     """Records of one partition, in order, as one poll or several gave them; none where the log only has markers and gaps."""
 
     claim: Claim
-    generation: Generation
-    encoder: Encoder
+    targets: tuple[Target, ...]  # what it is written to, the active generation first
     records: tuple[Record, ...]
     expected_offset: int  # the progress before this batch
     next_offset: int  # the progress after this batch
     polled_at: float  # seconds since 1970; of the first of its records
     poisoned: Mapping[int, Rejection] = field(default_factory=dict)  # offsets that an earlier try found to be at fault
     submitted: int = 1  # how many batches the worker handed in that this one is
+
+    @property
+    def generation(self) -> Generation:
+        """The active one."""
+        return self.targets[0].generation
+
+    @property
+    def live(self) -> Live:
+        """The generations of the targets."""
+        return tuple(target.generation for target in self.targets)
 
     @property
     def size(self) -> int:
@@ -43,9 +51,10 @@ class Work:
     batch: Batch
     poisoned: Mapping[int, Rejection]  # offsets whose content cannot be indexed
     plan: BatchPlan | None = None  # from the plan stage on
-    keys: Mapping[bytes, int] = field(default_factory=dict)  # chunk keys of embedded chunks by digest
+    keys: Keys = field(default_factory=dict)  # of chunks that are embedded
+    staging: Target | None = None  # what `vectors` are for
     vectors: Mapping[bytes, NDArray[np.float32]] = field(default_factory=dict)  # of chunks still to be staged
-    embedded: frozenset[bytes] = frozenset()  # digests whose vectors were made for this batch
+    embedded: frozenset[bytes] = frozenset()  # digests whose vectors were made for this batch and its active generation
 
     @classmethod
     def of(cls, batch: Batch) -> "Work":
@@ -57,6 +66,10 @@ class Work:
         """The plan, which every stage after the first may count on."""
         assert self.plan is not None
         return self.plan
+
+    def known(self, target: Target) -> Mapping[bytes, int]:
+        """The keys of the chunks that are embedded for a target, by digest."""
+        return self.keys.get(target.generation.generation_id, {})
 
     @property
     def advance(self) -> Advance:
@@ -150,7 +163,7 @@ def take_joined(waiting: deque[Work]) -> Work:
 
 
 def _alike(one: Batch, other: Batch) -> bool:
-    return one.claim is other.claim and one.generation is other.generation and one.encoder is other.encoder
+    return one.claim is other.claim and one.targets is other.targets
 
 
 def _joined(batches: Sequence[Batch]) -> Batch:

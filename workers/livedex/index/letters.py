@@ -1,6 +1,5 @@
 """Dead letters as Postgres keeps them: read one with its record, and close it in the transaction that makes it searchable."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -8,13 +7,13 @@ from enum import StrEnum
 from psycopg.rows import dict_row
 
 from livedex import catalogue
-from livedex.catalogue import Generation
+from livedex.catalogue import Live
 from livedex.core.change import Rejection
 from livedex.core.plan import BatchPlan, DocumentResult
 from livedex.core.record import Record
 from livedex.database import query
 from livedex.errors import ConflictError
-from livedex.index.applying import Claim, apply_documents, dead_letter
+from livedex.index.applying import Claim, Keys, apply_documents, dead_letter, fenced_by
 from livedex.index.store import Store
 
 
@@ -82,19 +81,15 @@ class LetterStore(Store):
             collection_id=row["collection_id"],
         )
 
-    def replay(
-        self, letter: Letter, generation: Generation, plan: BatchPlan, keys: Mapping[bytes, int]
-    ) -> dict[str, DocumentResult]:
+    def replay(self, letter: Letter, live: Live, plan: BatchPlan, keys: Keys) -> dict[str, DocumentResult]:
         """Make the letter's record searchable as far as the version fence lets it pass, and the letter replayed."""
-        shared = {"key": catalogue.COLLECTION_LOCK, "collection_id": generation.collection_id}
-        expected = {
-            "id": letter.number, "state": letter.state, "epoch": letter.epoch, "generation_id": generation.generation_id,
-        }  # fmt: skip
+        shared = {"key": catalogue.COLLECTION_LOCK, "collection_id": live[0].collection_id}
+        expected = {"id": letter.number, "state": letter.state, "epoch": letter.epoch, **fenced_by(live)}
         with self._connection() as connection, connection.transaction():
             connection.execute(query("index", "share_collection"), shared)
             if connection.execute(query("dead_letters", "lock_letter"), expected).fetchone() != (True,):
                 raise _changed(letter)
-            results = apply_documents(connection, generation, letter.claim, plan, keys) if plan.documents else {}
+            results = apply_documents(connection, live, letter.claim, plan, keys) if plan.documents else {}
             connection.execute(query("dead_letters", "close_letter"), {**expected, "becomes": State.REPLAYED})
         return results
 

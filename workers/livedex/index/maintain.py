@@ -2,8 +2,8 @@
 
 Every worker tries to be the one; the lock of the session decides, and is free when that session ends. Whatever fails here is
 said once and tried again: no batch waits for the upkeep, and the worker's readiness does not depend on it. This thread
-measures, probes and collects; what may take hours, and what waits for other people's transactions, is done by a second one, see
-maintain_index.py.
+measures, probes and collects; what may take hours, and what waits for other people's transactions, is done by two others, see
+maintain_index.py and maintain_build.py.
 """
 
 import threading
@@ -14,11 +14,15 @@ from datetime import datetime
 
 from psycopg import errors
 
+from livedex.catalogue import Catalogue
 from livedex.config import KafkaSettings
 from livedex.core.upkeep import Pace, excess, probe_due, sweep_due
+from livedex.index.building import BuildStore
+from livedex.index.maintain_build import GenerationBuilder
 from livedex.index.maintain_index import IndexKeeper
 from livedex.index.maintain_notes import Notes
 from livedex.index.maintain_orphans import collect_oldest, sweep
+from livedex.index.maintain_retired import take_away
 from livedex.index.maintain_session import Kept, UpkeepSession
 from livedex.lifecycle import Stop
 from livedex.observe import IndexMetrics, logger
@@ -38,10 +42,11 @@ class _Measured:
 
 
 class Maintainer:
-    """Two threads of the index worker. `start` them, and `join` them after the stop was asked for."""
+    """Three threads of the index worker. `start` them, and `join` them after the stop was asked for."""
 
     def __init__(
         self, *, url: str, kafka: KafkaSettings, name: str, metrics: IndexMetrics, stop: Stop, pace: Pace,
+        store: BuildStore, catalogue: Callable[[], Catalogue], busy: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self._url = url
@@ -57,6 +62,9 @@ class Maintainer:
         self._notes = Notes(stop)
         self._written: dict[int, str | None] = {}  # the problem that `livedex status` shows, by generation
         self._keeper = IndexKeeper(url=url, kafka=kafka, name=name, stop=stop, pace=pace, notes=self._notes, clock=clock)
+        self._builder = GenerationBuilder(
+            store=store, catalogue=catalogue, busy=busy, name=name, stop=stop, look=pace.look, notes=self._notes, clock=clock
+        )
         self._looks = 0
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
 
@@ -69,18 +77,20 @@ class Maintainer:
         """Begin."""
         self._thread.start()
         self._keeper.start()
+        self._builder.start()
 
     @property
     def running(self) -> bool:
         """Whether it has begun and not ended."""
-        return self._thread.is_alive() or self._keeper.running
+        return self._thread.is_alive() or self._keeper.running or self._builder.running
 
     def join(self, timeout: float) -> None:
         """Wait for the end; what takes longer is left to the end of the process."""
         deadline = self._clock() + timeout
         if self._thread.is_alive():
             self._thread.join(timeout)
-        self._keeper.join(max(0.0, deadline - self._clock()))
+        for other in (self._keeper, self._builder):
+            other.join(max(0.0, deadline - self._clock()))
 
     def _run(self) -> None:
         while not self._stop.asked:
@@ -94,7 +104,7 @@ class Maintainer:
 
     def _leave(self) -> None:
         session, self._session = self._session, None
-        self._keeper.elected = False
+        self._keeper.elected = self._builder.elected = False
         self._written.clear()
         self._forget_gauges()
         if session is not None:
@@ -107,7 +117,7 @@ class Maintainer:
             return
         generations = session.generations()
         self._note_worker(session, generations)
-        self._keeper.elected = True
+        self._keeper.elected = self._builder.elected = True
         written = {kept.generation_id for kept in generations}
         self._measured = {number: found for number, found in self._measured.items() if number in written}
         for kept in generations:
@@ -115,6 +125,8 @@ class Maintainer:
                 self._probe(session, kept, self._measure(session, kept))
         with self._notes.noting("collecting", None, session):
             self._collect(session, generations)
+        with self._notes.noting("taking dropped generations away", None, session):
+            take_away(session, self._pace, self._stop)
         with self._notes.noting("frequent words", None, session):
             self._follow_words(session)
         generations = session.generations()

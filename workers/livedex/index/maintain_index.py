@@ -140,6 +140,7 @@ def _facts(session: UpkeepSession, kept: Kept, pace: Pace) -> IndexFacts:
         rows = session.value("count_rows", {"most": pace.build_rows}, embeddings=kept.embeddings)
     return IndexFacts(
         wanted=kept.wanted,
+        filling=kept.filling,
         ready=kept.ready is not None,
         left_over=bool(kept.left_over),
         in_work=kept.in_work,

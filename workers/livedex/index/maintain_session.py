@@ -30,6 +30,7 @@ class Kept:
     collection_id: int
     collection: str
     active: bool
+    filling: bool  # documents are still to be built into it
     grace: float  # seconds
     wanted: bool
     operators: str
@@ -122,6 +123,10 @@ class UpkeepSession:
     def execute(self, name: str, arguments: dict[str, Any], *, planned_anew: bool = False) -> int:
         """Run a named statement; how many rows it wrote. `planned_anew`: no plan of an earlier time is used."""
         return self._connection.execute(query("maintain", name), arguments, prepare=False if planned_anew else None).rowcount
+
+    def run(self, name: str, **identifiers: str) -> None:
+        """Run a named statement about a table or an index."""
+        self._connection.execute(query("maintain", name, **identifiers))
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
-from livedex.index.applying import Claim
+from livedex.index.applying import Claim, Keys, merged
 from livedex.index.batch import Applied, Batch, Dropped, End, Work, take_joined
 from livedex.index.fair import FairQueue
 from livedex.index.stages import Stages
@@ -90,7 +90,7 @@ class Ahead:
         self._holds = holds
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ahead")  # begins with the first slice, which few batches have
         self._staging: Future[Work] | None = None
-        self._keys: dict[bytes, int] = {}
+        self._keys: Keys = {}
 
     def __enter__(self) -> Self:
         return self
@@ -104,16 +104,16 @@ class Ahead:
         if not self._holds(work.batch.claim):
             raise LostError
         self._staging = self._thread.submit(self._stage, work)
-        return replace(work, vectors={})
+        return replace(work, staging=None, vectors={})
 
     def settled(self, work: Work) -> Work:
         """The work with the keys of all that was kept."""
         self._wait()
-        return replace(work, keys={**work.keys, **self._keys})
+        return replace(work, keys=merged(work.keys, self._keys))
 
     def _wait(self) -> None:
         if self._staging is not None:
-            self._keys.update(self._staging.result().keys)
+            self._keys = merged(self._keys, self._staging.result().keys)
 
 
 class Pipeline:

@@ -5,33 +5,36 @@ A stage returns the work with more known about it, or raises: the pipeline then 
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from livedex.catalogue import Target
 from livedex.core.change import Change, Reason, Rejection
-from livedex.core.chunking import Chunk, chunk
+from livedex.core.chunking import Chunk
 from livedex.core.isolate import Streak, isolate
-from livedex.core.plan import DocumentPlan, DocumentResult, outcomes, plan, read
+from livedex.core.plan import Chunks, DocumentPlan, DocumentResult, outcomes, plan, read
 from livedex.core.record import Place
 from livedex.encoders.port import EncodingStopped
-from livedex.errors import ConfigError, SystemicError, UnavailableError
-from livedex.index.batch import Applied, Batch, PoisonFoundError, UnsettledError, Work
+from livedex.errors import ConflictError, SystemicError, UnavailableError
+from livedex.index.applying import merged
+from livedex.index.batch import Applied, PoisonFoundError, UnsettledError, Work
+from livedex.index.encoding import NOT_THE_TEXT, cut, encode
 from livedex.index.recent import RecentVectors
 from livedex.index.refusals import RefusedError, UnknownCommitError
 from livedex.index.store import Store
-from livedex.observe import IndexMetrics
+from livedex.observe import IndexMetrics, logger
 
 RECENT_VECTORS = 8192  # vectors kept in memory, 12 MB at 384 dimensions: enough for all batches in flight
 CHUNKS_PER_SLICE = 256  # seconds of encoding: what a worker that is killed in a large document has to make again
 MEMORY_TRIES = 4  # of a document that the encoder has no memory for, before it is at fault
 DETAIL_CHARACTERS = 300  # of an encoder's message in a dead letter
-NOT_THE_TEXT = (UnavailableError, EncodingStopped, SystemicError, ConfigError)  # what an encoder raises whatever the text is
+_log = logger("index")
 
 
-class _UnreadableError(Exception):
+class UnreadableTextError(Exception):
     """The model's tokenizer fails on a document's text."""
 
     def __init__(self, change: Change, cause: Exception) -> None:
@@ -63,12 +66,21 @@ class Stages:
             reading = read(batch.records, mode=batch.generation.version_mode, epoch=batch.claim.epoch, poisoned=poisoned)
             stored = self._store.stored_versions(batch.generation, sorted({c.document_id for c in reading.changes}))
             try:
-                planned = plan(reading, stored, lambda change: _chunk(change, batch, self._stopped))
-            except _UnreadableError as error:
+                planned = plan(reading, stored, lambda change: self._chunk(change, batch.targets))
+            except UnreadableTextError as error:
                 poisoned[error.change.place.offset] = self._at_fault(self._unembedded, error.change, error)
                 continue
-            keys = self._store.known_chunks(batch.generation, planned.chunks)
+            keys = {made.generation_id: self._store.known_chunks(made, planned.chunks(made.chunking_id)) for made in batch.live}
             return replace(work, poisoned=poisoned, plan=planned, keys=keys)
+
+    def _chunk(self, change: Change, targets: Sequence[Target]) -> Chunks:
+        """The chunks of a text in the chunking of each target."""
+        active, *others = targets
+        chunks = {active.generation.chunking_id: _cut(change, active, self._stopped)}
+        for target in others:
+            with self._spared(target):
+                chunks[target.generation.chunking_id] = _cut(change, target, self._stopped)
+        return chunks
 
     def embed(self, work: Work, keep: Callable[[Work], Work] | None = None) -> Work:
         """Make the vectors that are missing, slice by slice: `keep` takes what came before the last one to be staged, and the
@@ -78,76 +90,97 @@ class Stages:
         older good one of the same document is applied.
         """
         while True:
-            missing = {digest: found for digest, found in work.planned.chunks.items() if digest not in work.keys}
             failed: dict[int, Rejection] = {}
-            for part in _slices(missing):
-                work = (keep or self.stage)(work) if work.vectors else work
-                work, failed = self._embed_slice(work, part)
+            for target in work.batch.targets:
+                work, failed = self._embed_for(target, work, keep or self.stage)
                 if failed:
-                    break  # the rest may be of the same document, and cost minutes
+                    break
             if not failed:
                 break
-            work = self.plan(replace(work, poisoned={**work.poisoned, **failed}, vectors={}))
+            work = self.plan(replace(work, poisoned={**work.poisoned, **failed}, staging=None, vectors={}))
         collection = work.batch.generation.collection
         self._metrics.embedding_lag.labels(collection).observe(max(0.0, self._clock() - work.batch.polled_at))
         return work
 
-    def _embed_slice(self, work: Work, part: Mapping[bytes, Chunk]) -> tuple[Work, dict[int, Rejection]]:
+    def _embed_for(self, target: Target, work: Work, keep: Callable[[Work], Work]) -> tuple[Work, dict[int, Rejection]]:
+        """(the work with the last of the vectors that the target lacks, rejections by offset)."""
+        chunks, known = work.planned.chunks(target.generation.chunking_id), work.known(target)
+        for part in _slices({digest: found for digest, found in chunks.items() if digest not in known}):
+            work = keep(work) if work.vectors else work
+            work, failed = self._embed_slice(target, work, part)
+            if failed:
+                return work, failed  # the rest may be of the same document, and cost minutes
+        return work, {}
+
+    def _embed_slice(self, target: Target, work: Work, part: Mapping[bytes, Chunk]) -> tuple[Work, dict[int, Rejection]]:
         """(the work with the vectors of these chunks, rejections by offset)."""
-        recent = self._recent.get(work.batch.generation.generation_id, part)
+        recent = self._recent.get(target.generation.generation_id, part)
         todo = {digest: found for digest, found in part.items() if digest not in recent}
-        vectors, failed = self._encode(work, todo)
-        return replace(work, vectors={**recent, **vectors}, embedded=work.embedded | vectors.keys()), failed
+        if target is work.batch.targets[0]:
+            vectors, failed = self._encode(work, todo)
+            work = replace(work, embedded=work.embedded | vectors.keys())
+        else:
+            with self._spared(target):
+                vectors, failed = self._encode_chunks(target, todo) if todo else {}, {}
+        return replace(work, staging=target, vectors={**recent, **vectors}), failed
 
     def stage(self, work: Work) -> Work:
         """Insert the new chunks and vectors; nothing of it is visible yet."""
-        chunks = work.planned.chunks
-        new = [chunks[digest] for digest in work.vectors]
-        if not new:
+        target = work.staging
+        if target is None or not work.vectors:
             return work
+        generation = target.generation
+        chunks = work.planned.chunks(generation.chunking_id)
         try:
-            staged = self._store.stage(work.batch.generation, new, work.vectors)
+            with self._spared(target) if target is not work.batch.targets[0] else nullcontext():
+                staged = self._store.stage(generation, [chunks[digest] for digest in work.vectors], work.vectors)
         except RefusedError as error:
 
             def rehearse(documents: Sequence[DocumentPlan]) -> None:
-                own = {c.digest: c for document in documents for c in document.chunks or () if c.digest in work.vectors}
-                self._store.stage(work.batch.generation, list(own.values()), work.vectors)
+                ours = (c for document in documents for c in document.chunks_in(generation.chunking_id))
+                own = {c.digest: c for c in ours if c.digest in work.vectors}
+                self._store.stage(generation, list(own.values()), work.vectors)
 
             raise self._poison(work, rehearse) or error from error
-        return replace(work, keys={**work.keys, **staged}, vectors={})
+        return replace(work, keys=merged(work.keys, {generation.generation_id: staged}), staging=None, vectors={})
 
     def apply(self, work: Work) -> Applied:
         """Make the batch searchable."""
-        generation, claim = work.batch.generation, work.batch.claim
+        live, claim = work.batch.live, work.batch.claim
         try:
-            results = self._store.apply(generation, work.advance, work.planned, work.keys)
+            results = self._store.apply(live, work.advance, work.planned, work.keys)
             self._unstored.passed()
         except UnknownCommitError as error:
             raise UnsettledError(error, self._applied(work, error.results)) from error
         except RefusedError as error:
-            poison = self._poison(work, lambda some: self._store.rehearse(generation, claim, some, work.keys))
+            poison = self._poison(work, lambda some: self._store.rehearse(live, claim, some, work.keys))
             raise poison or error from error
         return self._applied(work, results)
 
     def _applied(self, work: Work, results: Mapping[str, DocumentResult]) -> Applied:
+        searched = work.batch.generation.chunking_id
+        chunks = (found for document in work.planned.documents for found in document.chunks_in(searched))
         return Applied(
             batch=work.batch,
             outcomes=outcomes(work.planned, results),
-            reused=sum(
-                1 for document in work.planned.documents for c in document.chunks or () if c.digest not in work.embedded
-            ),
+            reused=sum(1 for found in chunks if found.digest not in work.embedded),
             rejected=work.planned.rejected,
             applied_at=self._clock(),
         )
 
     def _encode(self, work: Work, todo: Mapping[bytes, Chunk]) -> tuple[dict[bytes, NDArray[np.float32]], dict[int, Rejection]]:
-        """(vectors by digest, rejections by offset): all at once, and in ever smaller parts when that fails."""
+        """(vectors by digest, rejections by offset) for the active generation: all at once, and in ever smaller parts when that
+        fails.
+        """
+        active = work.batch.targets[0]
+        chunking = active.generation.chunking_id
         vectors: dict[bytes, NDArray[np.float32]] = {}
 
         def failure(documents: Sequence[DocumentPlan]) -> Exception | None:
-            own = {c.digest: c for d in documents for c in d.chunks or () if c.digest in todo and c.digest not in vectors}
+            ours = (c for document in documents for c in document.chunks_in(chunking))
+            own = {c.digest: c for c in ours if c.digest in todo and c.digest not in vectors}
             try:
-                vectors.update(self._encode_chunks(work.batch, own) if own else {})
+                vectors.update(self._encode_chunks(active, own) if own else {})
             except NOT_THE_TEXT:
                 raise
             except MemoryError as error:
@@ -160,7 +193,7 @@ class Stages:
                 self._unembedded.passed()
             return None
 
-        asking = [document for document in work.planned.documents if any(c.digest in todo for c in document.chunks or ())]
+        asking = [each for each in work.planned.documents if any(c.digest in todo for c in each.chunks_in(chunking))]
         contents = ((_content(document), error) for document, error in isolate(asking, failure))
         failed = {content.place.offset: self._at_fault(self._unembedded, content, error) for content, error in contents}
         return vectors, failed
@@ -208,39 +241,38 @@ class Stages:
             version=change.version,
         )
 
-    def _encode_chunks(self, batch: Batch, chunks: Mapping[bytes, Chunk]) -> dict[bytes, NDArray[np.float32]]:
-        texts = [found.embedded_text for found in chunks.values()]
-        vectors = batch.encoder.encode_documents(texts, stopped=self._stopped)
-        wanted = (len(texts), batch.generation.identity.dimension)
-        if vectors.shape != wanted:
-            raise SystemicError("embedder", f"the encoder gave vectors of shape {vectors.shape}, {wanted} was expected")
-        sound = np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
-        if not sound.all():
-            raise ValueError(f"the encoder gave {np.count_nonzero(~sound)} of {len(texts)} vectors without a direction")
-        made = dict(zip(chunks, vectors, strict=True))
-        self._recent.put(batch.generation.generation_id, made)
-        self._metrics.chunks.labels(batch.generation.collection, "embedded").inc(len(made))
+    def _encode_chunks(self, target: Target, chunks: Mapping[bytes, Chunk]) -> dict[bytes, NDArray[np.float32]]:
+        made = encode(target, chunks, self._stopped)
+        self._recent.put(target.generation.generation_id, made)
+        self._metrics.chunks.labels(target.generation.collection, "embedded").inc(len(made))
         return made
 
+    @contextmanager
+    def _spared(self, target: Target) -> Iterator[None]:
+        """What fails on a generation that is not searched ends that generation, and not the collection."""
+        try:
+            yield
+        except (UnavailableError, EncodingStopped, ConflictError):
+            raise
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"[:DETAIL_CHARACTERS].replace("\0", "")
+            number = target.generation.generation_id
+            if self._store.fail_generation(target.generation, why):
+                _log.error("index.generation_failed", generation=number, collection=target.generation.collection, why=why)
+            raise ConflictError(f"generation {number} is written no more, because of {why}") from error
 
-def _chunk(change: Change, batch: Batch, stopped: Callable[[], bool]) -> tuple[Chunk, ...]:
+
+def _cut(change: Change, target: Target, stopped: Callable[[], bool]) -> tuple[Chunk, ...]:
     try:
-        return chunk(
-            change.text,
-            title=change.title,
-            markdown=change.markdown,
-            spec=batch.generation.spec,
-            count_tokens=partial(batch.encoder.count_tokens, stopped=stopped),
-            max_tokens=batch.generation.identity.max_tokens,
-        )
+        return cut(change.text, title=change.title, markdown=change.markdown, target=target, stopped=stopped)
     except NOT_THE_TEXT:
         raise
     except Exception as error:
-        raise _UnreadableError(change, error) from error
+        raise UnreadableTextError(change, error) from error
 
 
 def _slices(chunks: Mapping[bytes, Chunk]) -> Iterator[dict[bytes, Chunk]]:
-    """The chunks in parts, in their order."""
+    """The chunks in parts that are embedded at once, in their order."""
     items = list(chunks.items())
     for start in range(0, len(items), CHUNKS_PER_SLICE):
         yield dict(items[start : start + CHUNKS_PER_SLICE])

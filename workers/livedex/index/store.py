@@ -16,7 +16,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
 
 from livedex import catalogue
-from livedex.catalogue import Generation, Source
+from livedex.catalogue import Generation, Live, Source
 from livedex.core.change import VersionMode
 from livedex.core.chunking import Chunk
 from livedex.core.continuity import KnownTopic, Topic, broken_topic
@@ -24,7 +24,7 @@ from livedex.core.plan import BatchPlan, DocumentPlan, DocumentResult, StoredVer
 from livedex.core.record import Version
 from livedex.database import Connection, query, translated
 from livedex.errors import UnavailableError
-from livedex.index.applying import Advance, Claim, apply_documents, move_progress, write_dead_letters
+from livedex.index.applying import Advance, Claim, Keys, apply_documents, move_progress, write_dead_letters
 from livedex.index.refusals import SourceStoppedError, UnknownCommitError, judged
 
 STAGING_CONNECTIONS = 2  # an HNSW insert is bound by its connection; two give 1.8 times the rows on two cores
@@ -44,10 +44,16 @@ class Store:
         self._stagers.shutdown(wait=False, cancel_futures=True)
         self._pool.close(timeout=1)
 
-    def catalogue(self) -> tuple[dict[str, Source], dict[int, Generation]]:
-        """The sources by topic, and the active generations by collection id."""
+    def catalogue(self) -> tuple[dict[str, Source], dict[int, Live]]:
+        """The sources by topic, and the live generations by collection id."""
         with self._connection() as connection:
-            return catalogue.sources(connection), catalogue.generations(connection)
+            return catalogue.sources(connection), catalogue.live(connection)
+
+    def fail_generation(self, generation: Generation, why: str) -> bool:
+        """Write to a generation no more that is not the active one; whether it was written to until now."""
+        arguments = {"generation_id": generation.generation_id, "reason": why}
+        with self._connection() as connection:
+            return connection.execute(query("generations", "fail"), arguments).rowcount == 1
 
     def claim(self, topic: str, partition: int, *, found: Topic | None, start: int, owner: str) -> Claim:
         """Take a partition over; the progress of a partition that nobody ever owned begins at `start`.
@@ -140,20 +146,18 @@ class Store:
             cursor.execute(query("index", "stage_embeddings", **names), arguments)
             return dict(cursor.execute(query("index", "staged_keys", **names), arguments).fetchall())
 
-    def apply(
-        self, generation: Generation, advance: Advance, plan: BatchPlan, keys: Mapping[bytes, int]
-    ) -> dict[str, DocumentResult]:
+    def apply(self, live: Live, advance: Advance, plan: BatchPlan, keys: Keys) -> dict[str, DocumentResult]:
         """Make a batch visible together with its progress, in one transaction; what it did with each document.
 
-        Raises FencedError, and writes nothing, when another worker owns the partition, the progress stands elsewhere, or the
-        generation is not the active one. A document that the version fence refuses has no entry in the answer.
+        Raises FencedError, and writes nothing, when another worker owns the partition, the progress stands elsewhere, or other
+        generations than `live` are. A document that the version fence refuses has no entry in the answer.
         UnknownCommitError: it was all done, and the answer to the commit was lost.
         """
         results: dict[str, DocumentResult] | None = None
         try:
             with self._connection() as connection, connection.transaction():
-                move_progress(connection, advance, generation)
-                done = apply_documents(connection, generation, advance.claim, plan, keys) if plan.documents else {}
+                move_progress(connection, advance, live)
+                done = apply_documents(connection, live, advance.claim, plan, keys) if plan.documents else {}
                 write_dead_letters(connection, advance, plan)
                 results = done  # from here on there is only the commit
         except UnavailableError as error:
@@ -162,13 +166,11 @@ class Store:
             raise UnknownCommitError(error, results) from error
         return results
 
-    def rehearse(
-        self, generation: Generation, claim: Claim, documents: Sequence[DocumentPlan], keys: Mapping[bytes, int]
-    ) -> None:
+    def rehearse(self, live: Live, claim: Claim, documents: Sequence[DocumentPlan], keys: Keys) -> None:
         """Apply these documents and undo it: raises what applying them alone would raise."""
         plan = BatchPlan(documents=tuple(documents), settled=(), rejected=())
         with self._connection() as connection, connection.transaction(force_rollback=True):
-            apply_documents(connection, generation, claim, plan, keys)
+            apply_documents(connection, live, claim, plan, keys)
 
     def open_dead_letters(self) -> dict[str, int]:
         """How many dead letters are open, by reason."""

@@ -12,7 +12,7 @@ from kafka.admin import KafkaAdminClient, OffsetSpec
 from kafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from livedex import memory
-from livedex.catalogue import Catalogue, Generation, Source
+from livedex.catalogue import Catalogue, Live, Source
 from livedex.config import KafkaSettings
 from livedex.core.change import Reason
 from livedex.core.continuity import broken_topic
@@ -27,7 +27,7 @@ EVERY = 1.0  # seconds
 LOOKS_PER_TRIM = 10  # between two times that freed memory is given back to the system
 LOOKS_PER_REFUSAL = 10  # between two times that a model is loaded which was refused
 _log = logger("watch")
-Followed = tuple[dict[str, Source], dict[int, Generation]]
+Followed = tuple[dict[str, Source], dict[int, Live]]
 
 
 class Watch:
@@ -146,10 +146,10 @@ class Watch:
 
     def _look_at_topics(self, admin: KafkaAdminClient) -> None:
         """Stop the sources whose topic is not what it was: the client may read on without noticing."""
-        sources, generations = self._stored
+        sources, live = self._stored
         found = topics_of(admin, sources) if sources else {}
         for topic, source in sources.items():
-            known = source.known(generations[source.collection_id].version_mode)
+            known = source.known(live[source.collection_id][0].version_mode)
             why = broken_topic(known, found.get(topic)) if source.state != "stopped" else None
             if why is not None:
                 self._store.stop_source(source, why)

@@ -176,11 +176,9 @@ class IndexWorker:
         claim = self._ownership.held(partition.topic, partition.partition)
         if claim is None or source is None:
             return  # dropped a moment ago: it is claimed again once that is answered
-        generation = self.catalogue.generations[source.collection_id]
         batch = Batch(
             claim=claim,
-            generation=generation,
-            encoder=self.catalogue.encoders[generation.generation_id],
+            targets=self.catalogue.targets[source.collection_id],
             records=records,
             expected_offset=own.position,
             next_offset=end,

@@ -1,4 +1,5 @@
-"""What can be searched: the active generation of each collection, and its encoder once the model is loaded.
+"""What can be searched: the active generation of each collection, and the encoders of all that are live, once their models are
+loaded: one that is built, or kept, may become the active one at any moment.
 
 The worker's main thread loads; searches only look up, so that a collection whose model is being loaded delays no other.
 """
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterable
 from psycopg_pool import ConnectionPool
 
 from livedex import catalogue
-from livedex.catalogue import Generation
+from livedex.catalogue import Generation, Live
 from livedex.config import EmbedderName
 from livedex.database import Connection, translated
 from livedex.encoders import Encoder
@@ -34,7 +35,8 @@ class Encoders:
     def __init__(self, embedder: EmbedderName, pool: ConnectionPool[Connection], open_encoder: OpenEncoder) -> None:
         self._shelf = Shelf(embedder, open_encoder)
         self._pool = pool
-        self._generations: dict[str, Generation] = {}
+        self._generations: dict[str, Generation] = {}  # the active ones
+        self._live: list[Generation] = []
         self._loaded: dict[int, Encoder] = {}
         self._refused: dict[int, tuple[float, str]] = {}  # when, and why
         self._seen_at = float("-inf")
@@ -56,30 +58,31 @@ class Encoders:
         )
 
     def with_id(self, generation_id: int) -> Generation | None:
-        """The active generation of this number."""
-        return next((each for each in self._generations.values() if each.generation_id == generation_id), None)
+        """The live generation of this number."""
+        return next((each for each in self._live if each.generation_id == generation_id), None)
 
     def loaded(self) -> set[int]:
         """The generations whose texts can be embedded now."""
-        return {each.generation_id for each in self._generations.values() if each.generation_id in self._loaded}
+        return {each.generation_id for each in self._live if each.generation_id in self._loaded}
 
     def refresh(self, *, timeout: float | None = None) -> list[Generation]:
-        """Look again what generations are active; a connection is waited for at most `timeout` seconds."""
+        """Look again what there is, and return the active generations; a connection is waited for at most `timeout` seconds."""
         with translated(), self._pool.connection(timeout) as connection:
-            found = list(catalogue.generations(connection).values())
-        self.follow(found)
-        return found
+            self.follow(catalogue.live(connection).values())
+        return list(self._generations.values())
 
-    def follow(self, active: Iterable[Generation]) -> None:
-        """Take these for what is active now."""
-        self._generations = {generation.collection: generation for generation in active}
+    def follow(self, live: Iterable[Live]) -> None:
+        """Take these for what is live now, collection by collection."""
+        found = list(live)
+        self._generations = {of[0].collection: of[0] for of in found}
+        self._live = [generation for of in found for generation in of]
         self._seen_at = time.monotonic()
 
     def missing(self, now: float) -> list[Generation]:
-        """The active generations whose encoder is to be loaded; what did not load is left alone for a while."""
+        """The live generations whose encoder is to be loaded; what did not load is left alone for a while."""
         return [
             generation
-            for generation in self._generations.values()
+            for generation in self._live
             if generation.generation_id not in self._loaded
             and now - self._refused.get(generation.generation_id, (float("-inf"), ""))[0] > RETRY_AFTER
         ]
@@ -97,9 +100,9 @@ class Encoders:
         self._refused[generation.generation_id] = (now, why)
 
     def drop_unused(self) -> None:
-        """Let go of the encoders that no active generation has."""
-        active = list(self._generations.values())
-        wanted = {generation.generation_id for generation in active}
+        """Let go of the encoders that no live generation has."""
+        live = self._live
+        wanted = {generation.generation_id for generation in live}
         if not self._loaded.keys() <= wanted:
             self._loaded = {number: encoder for number, encoder in self._loaded.items() if number in wanted}
-            self._shelf.keep(active)
+            self._shelf.keep(live)

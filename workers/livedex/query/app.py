@@ -128,12 +128,12 @@ class QueryApp:
         """See whether Postgres answers, and whether `livedex apply` made a collection."""
         try:
             with translated(), self._probe.connection() as connection:
-                active = catalogue.generations(connection)
+                live = catalogue.live(connection)
         except (UnavailableError, psycopg.Error) as error:
             self.health.down("postgres", first_line(error))
             return
         self.health.up("postgres")
-        self._encoders.follow(active.values())
+        self._encoders.follow(live.values())
         for generation in self._encoders.missing(time.monotonic()):
             self._load(generation)
         self._encoders.drop_unused()

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import numpy as np
+import psycopg
 from numpy.typing import NDArray
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
@@ -23,6 +24,7 @@ from livedex.query.active import Encoders
 from livedex.query.embedding import QueryEmbedder
 
 Mode = Literal["hybrid", "vector", "text"]
+DROPPED = "LX001"  # SQLSTATE: the generation was dropped since the text was embedded
 LOOK_TIMEOUT = 1.0  # seconds that a look at the progress may take, however little of the deadline is left
 
 
@@ -62,6 +64,12 @@ class _Asked:
     vector: NDArray[np.float32] | None = None
     error: Exception | None = None
 
+    @property
+    def chosen(self) -> dict[str, str]:
+        """The generation that a vector is of, for the query: it is searched, whatever becomes the active one meanwhile."""
+        made = self.generation if self.vector is not None else None
+        return {"generation": str(made.generation_id) if made is not None else ""}
+
 
 class Searcher:
     """Answers searches; any number of threads may ask."""
@@ -94,6 +102,11 @@ class Searcher:
     def _all(self, searches: Sequence[Search], deadlines: Sequence[float]) -> list[Answer | Exception]:
         took = {"embed": 0.0, "search": 0.0, "rerank": 0.0}  # milliseconds
         asked = [_Asked(search, deadline) for search, deadline in zip(searches, deadlines, strict=True)]
+        self._prepare(asked, took)
+        return [self._answer(each, took) for each in asked]
+
+    def _prepare(self, asked: Sequence["_Asked"], took: dict[str, float]) -> None:
+        """Give each its generation and its vector, or its error."""
         for each in asked:
             try:
                 each.generation = self._encoders.generation(each.search.collection, timeout=_left(each.deadline))
@@ -107,7 +120,6 @@ class Searcher:
             with self._timed("embed", took):
                 for group in by_generation.values():
                     self._embed(group)
-        return [self._answer(each, took) for each in asked]
 
     def _embed(self, group: Sequence["_Asked"]) -> None:
         """Give each its vector or its error; all are of one generation."""
@@ -133,12 +145,24 @@ class Searcher:
         own = dict(took)
         try:
             with self._timed("search", own):
-                rows = self._rows(asked.search, asked.vector, asked.deadline)
+                try:
+                    rows = self._rows(asked)
+                except psycopg.Error as error:
+                    if error.sqlstate != DROPPED:
+                        raise
+                    rows = self._again(asked, own)
         except Exception as error:  # noqa: BLE001 - raised again, or told in its place
             return error
         own["total"] = sum(own.values())
         rounded = {name: round(milliseconds, 3) for name, milliseconds in own.items()}
         return Answer(results=rows, took_ms=rounded, generation=asked.generation.generation_id if asked.generation else None)
+
+    def _again(self, asked: "_Asked", took: dict[str, float]) -> list[dict[str, Any]]:
+        self._encoders.refresh(timeout=_left(asked.deadline))
+        self._prepare([asked], took)
+        if asked.error is not None:
+            raise asked.error
+        return self._rows(asked)
 
     def reached(self, search: Search, deadline: float) -> bool:
         """Whether the event that the search has to come after is searchable, or the collection is not there to wait for."""
@@ -150,9 +174,10 @@ class Searcher:
             row = connection.execute("select livedex.is_searchable(%s, %s)", (search.after, search.collection)).fetchone()
         return row == (True,)
 
-    def _rows(self, search: Search, embedding: NDArray[np.float32] | None, deadline: float) -> list[dict[str, Any]]:
+    def _rows(self, asked: "_Asked") -> list[dict[str, Any]]:
+        search, deadline = asked.search, asked.deadline
         arguments = {
-            "embedding": embedding,
+            "embedding": asked.vector,
             "k": search.k,
             "collection": search.collection,
             "filter": Jsonb(search.filter),
@@ -166,7 +191,7 @@ class Searcher:
         }
         with translated(), self._pool.connection(_left(deadline)) as connection, connection.transaction():
             left = _left(deadline)
-            connection.execute(query("query", "set_timeout"), {"milliseconds": max(1, int(left * 1000))})
+            connection.execute(query("query", "begin_search"), {"milliseconds": max(1, int(left * 1000)), **asked.chosen})
             with connection.cursor(row_factory=dict_row) as cursor:
                 return cursor.execute(query("query", "search"), {**arguments, "timeout": timedelta(seconds=left)}).fetchall()
 

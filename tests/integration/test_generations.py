@@ -1,0 +1,283 @@
+"""A collection changes its model while it is written and searched: nobody waits, nothing mixes, and the way back is open."""
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from livedex import generations
+from livedex.catalogue import Generation
+from livedex.config import EmbedderName
+from livedex.encoders.hash import HashEncoder
+from livedex.encoders.port import Vectors
+from livedex.errors import ConfigError
+from livedex.index.app import IndexApp
+from livedex.query.app import QueryApp
+from support.fold import fold
+from support.generations import Asking, assert_is_fold_in, generations_of
+from support.kafka import Log
+from support.terminal import Terminal
+from support.upkeep import FAST
+from support.waiting import until
+from support.workers import Workers
+
+TEXT = "The lighthouse keeper writes a letter."
+
+
+class Frail(HashEncoder):
+    """A model that gives no direction for some texts, as a real one gives NaN."""
+
+    def encode_documents(self, texts: Sequence[str], *, stopped: Callable[[], bool] = lambda: False) -> Vectors:
+        """See Encoder."""
+        vectors = super().encode_documents(texts, stopped=stopped)
+        vectors[["wreck" in text for text in texts]] = np.nan
+        return vectors
+
+
+def open_encoder(embedder: EmbedderName, made: Generation) -> HashEncoder:
+    """The hash encoder, frail or not to be had where the prompt says so."""
+    del embedder
+    if made.identity.document_prompt == "absent: ":
+        raise ConfigError("the model was not found")
+    return Frail(made.model_spec) if made.identity.document_prompt == "frail: " else HashEncoder(made.model_spec)
+
+
+@dataclass(slots=True)
+class Site:
+    """A collection in use: both workers in threads, and the command line of its operator."""
+
+    workers: Workers
+    log: Log
+    topic: str
+    config: Path
+    livedex: Terminal
+    address: str = ""
+    choose: random.Random = field(default_factory=lambda: random.Random(7))
+
+    def send(self, count: int, *, of: int = 60) -> int:
+        """Upserts and deletes of so many documents; the end of the log."""
+        posts = []
+        for _ in range(count):
+            name = f"doc/{self.choose.randrange(of)}"
+            words = " ".join(self.choose.choices(["brine", "kelp", "gull", "mast", "tide", "lamp"], k=80))
+            event: dict[str, Any] = {"id": name, "op": "delete"} if self.choose.random() < 0.2 else {"id": name, "text": words}
+            posts.append(self.log.post(self.topic, event))
+        return [post() for post in posts][-1].offset + 1
+
+    def settings(self, **collection: str) -> None:
+        """Set the collection so."""
+        path = self.workers.config(self.topic, group=None, client=None, **collection)
+        self.config.write_text(path.read_text())
+
+    def change(self, **collection: str) -> None:
+        """Set the collection so, and apply it."""
+        self.settings(**collection)
+        done = self.livedex("apply")
+        assert done.code == 0, done.err
+
+    def generations(self) -> dict[int, dict[str, Any]]:
+        """What `livedex generation list` tells, by number."""
+        with self.workers.connect() as connection:
+            return {row["generation"]: row for row in generations.read(connection)}
+
+    def built(self, number: int) -> None:
+        """Wait until a generation has all documents."""
+        until(lambda: self.generations()[number]["built"] == self.generations()[number]["documents"], what="all to be built")
+
+    def search(self, text: str = TEXT, **body: Any) -> dict[str, Any]:
+        """By vector alone: the document with just this text has a score of 1, if both were embedded by one model."""
+        asked = {"query": text, "k": 3, "mode": "vector", **body}
+        response = httpx.post(f"{self.address}/v1/search", json=asked, timeout=10, trust_env=False)
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def is_fold(self) -> None:
+        """Every live generation is the fold of the log."""
+        expected = fold(self.log.records(self.topic), numbered_by="log")
+        with self.workers.connect() as connection:
+            for made in generations_of(connection).values():
+                assert_is_fold_in(connection, made, expected)
+
+
+@pytest.fixture
+def site(workers: Workers, log: Log, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Site]:
+    """One whose model is hash-16, with a document that searches ask for."""
+    topic = log.topic()
+    config = workers.config(topic, model="hash-16")
+    workers.apply(config)
+    environment = {
+        "LIVEDEX_CONFIG": str(config),
+        "LIVEDEX_KAFKA_BOOTSTRAP_SERVERS": workers.stack.kafka_bootstrap_servers,
+        "LIVEDEX_DATABASE_URL": workers.database_url,
+        "LIVEDEX_EMBEDDER": "hash",
+        "COLUMNS": "300",
+    }
+    made = Site(workers, log, topic, config, Terminal(environment, monkeypatch, capsys))
+    settings = workers.settings(config)
+    with (
+        workers.in_thread(IndexApp(settings, pace=FAST, open_encoder=open_encoder)),
+        workers.in_thread(QueryApp(settings)) as address,
+    ):
+        made.address = address
+        place = log.send(topic, {"id": "asked", "text": TEXT})
+        workers.caught_up(topic, {0: place.offset + 1})
+        yield made
+
+
+def test_the_model_changes_under_writes_and_searches(site: Site) -> None:
+    """A generation with another prompt, so that vectors of both have one length, is built from what is stored while documents
+    change; then it is searched in one step, and back, without a failed or mixed answer. Both are the fold at every stage.
+    """
+    site.workers.caught_up(site.topic, {0: site.send(150)})
+    with Asking(site.address, TEXT, "asked") as asking:
+        site.change(model="hash-16", document_prompt="passage: ", query_prompt="passage: ")
+        for _ in range(5):
+            site.send(20)
+        site.built(2)
+        site.workers.caught_up(site.topic, {0: site.send(20)})
+        site.is_fold()
+        assert site.livedex("generation", "switch", "default", "2").code == 0
+        until(lambda: asking.generations[-1] == 2, what="searches in the new generation")
+        site.workers.caught_up(site.topic, {0: site.send(30)})
+        site.is_fold()
+        assert [(n, row["state"]) for n, row in site.generations().items()] == [(1, "kept"), (2, "active")]
+        began = time.monotonic()
+        assert site.livedex("generation", "rollback", "default").code == 0
+        assert time.monotonic() - began < 5
+        until(lambda: asking.generations[-1] == 1, what="searches in the old generation")
+        site.workers.caught_up(site.topic, {0: site.send(30)})
+        site.is_fold()
+        assert site.livedex("generation", "switch", "default", "2").code == 0
+        assert site.livedex("generation", "drop", "1").code == 0
+        until(lambda: asking.generations[-1] == 2, what="searches in the new generation")
+        site.workers.caught_up(site.topic, {0: site.send(30)})
+    assert not asking.failures
+    assert len(asking.generations) > 50
+    site.is_fold()
+    assert list(site.generations()) == [2]
+    left = "select (select count(*) from livedex.chunking), to_regclass('livedex.embedding_1')"
+    until(lambda: site.workers.rows(left) == [(1, None)], what="the dropped generation to go")
+    site.is_fold()
+
+
+@pytest.mark.parametrize(
+    "change", [{"model": "hash-24"}, {"model": "hash-16", "context": "none"}, {"model": "hash-16", "metric": "l2"}]
+)
+def test_each_setting_of_a_generation_may_change(site: Site, change: dict[str, str]) -> None:
+    """Another dimension, another chunking, another metric."""
+    end = site.log.send(site.topic, {"id": "titled", "title": "A title", "text": "Some text.\n\n" * 200}).offset + 1
+    site.workers.caught_up(site.topic, {0: end})
+    site.change(**change)
+    site.built(2)
+    assert site.livedex("generation", "switch", "default", "2").code == 0
+    site.is_fold()
+    assert site.search()["results"][0]["document_id"] == "asked"
+    assert site.livedex("apply").code == 0
+    assert "everything is as the settings say" in site.livedex("apply").err
+
+
+def test_what_is_not_ready_is_not_switched_to(site: Site) -> None:
+    """With what is missing; the searches go on in the old generation."""
+    blocker = site.workers.connect()
+    blocker.execute("begin; select from livedex.document for update")  # so that nothing is built
+    site.change(model="hash-24")
+    refused = site.livedex("generation", "switch", "default", "2")
+    assert refused.code == 1
+    assert "generation 2 of collection default is not ready: the document 'asked' is not in it yet" in refused.err
+    assert site.search()["generation"] == 1
+    blocker.execute("rollback")
+    blocker.close()
+    site.built(2)
+    assert site.livedex("generation", "switch", "default", "2").code == 0
+    again = site.livedex("generation", "switch", "default", "2")
+    assert (again.code, "is the active one" in again.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["switch", "default", "7"], "there is no generation 7"),
+        (["switch", "other", "1"], "generation 1 is one of collection default"),
+        (["rollback", "default"], "collection default keeps no earlier generation"),
+        (["rollback", "absent"], "collection absent keeps no earlier generation"),
+        (["drop", "1"], "generation 1 is the active one"),
+        (["drop", "7"], "there is no generation 7"),
+    ],
+)
+def test_wrong_commands(site: Site, arguments: list[str], says: str) -> None:
+    """Each is told, and changes nothing."""
+    done = site.livedex("generation", *arguments)
+    assert done.code == 1
+    assert says in done.err
+    assert list(site.generations()) == [1]
+
+
+def test_a_model_that_a_worker_does_not_have_ends_its_generation(site: Site) -> None:
+    """And nothing else: documents go on to be applied."""
+    site.change(model="hash-16", document_prompt="absent: ")
+    until(lambda: site.generations()[2]["state"] == "failed", what="the generation to fail")
+    assert "cannot open its model: the model was not found" in site.generations()[2]["reason"]
+    site.workers.caught_up(site.topic, {0: site.send(10)})
+    site.is_fold()
+    shown = site.workers.run("status", config=site.config, COLUMNS="200")
+    assert "generation 2 of default: failed, because of worker" in " ".join(shown.stdout.split())
+
+
+def test_the_list_is_for_people_and_programs(site: Site) -> None:
+    """As a table, and as JSON."""
+    site.change(model="hash-24")
+    site.built(2)
+    listed = site.workers.run("generation", "list", "--json", config=site.config)
+    assert [(row["generation"], row["state"], row["dimension"]) for row in json.loads(listed.stdout)] == [
+        (1, "active", 16),
+        (2, "building", 24),
+    ]
+    shown = site.workers.run("generation", "list", config=site.config, COLUMNS="200")
+    assert "building, 1 of 1 documents" in shown.stdout
+    told = json.loads(site.workers.run("status", "--json", config=site.config).stdout)["collections"][0]["generations"]
+    assert [(row["generation"], row["built"], row["documents"]) for row in told] == [(2, 1, 1)]
+
+
+def test_one_generation_is_built_at_a_time(site: Site) -> None:
+    """Other settings meanwhile are refused with the remedy; dropping it makes room."""
+    site.change(model="hash-24")
+    assert "everything is as the settings say" in site.livedex("apply").err
+    site.settings(model="hash-32")
+    refused = site.livedex("apply")
+    assert refused.code == 1
+    assert "generation 2 of collection default is being built" in refused.err
+    assert "livedex generation drop 2 first" in refused.err
+    assert site.livedex("generation", "drop", "2").code == 0
+    assert site.livedex("apply").code == 0
+    site.built(3)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_model_that_fails_ends_its_generation_and_nothing_else(site: Site, when: str) -> None:
+    """NaN of the new model for a text that the old one reads, whether it is there before or comes after: the generation failed,
+    with the reason; no dead letter, no stop, and what it was can be dropped.
+    """
+    wreck = {"id": "wreck", "text": "A wreck on the reef."}
+    if when == "before":
+        site.workers.caught_up(site.topic, {0: site.log.send(site.topic, wreck).offset + 1})
+    site.change(model="hash-24", document_prompt="frail: ")
+    if when == "after":
+        site.built(2)
+        site.workers.caught_up(site.topic, {0: site.log.send(site.topic, wreck).offset + 1})
+    until(lambda: site.generations()[2]["state"] == "failed", what="the generation to fail")
+    assert "vectors without a direction" in site.generations()[2]["reason"]
+    site.workers.caught_up(site.topic, {0: site.send(10)})
+    assert site.workers.rows("select count(*) from livedex.dead_letter") == [(0,)]
+    assert site.search("A wreck on the reef.")["results"][0]["document_id"] == "wreck"
+    refused = site.livedex("generation", "switch", "default", "2")
+    assert (refused.code, "generation 2 failed, because of ValueError" in refused.err) == (1, True)
+    assert site.livedex("generation", "drop", "2").code == 0
+    site.is_fold()

@@ -1,6 +1,6 @@
 -- name: create_collection
-insert into livedex.collection (name, version_mode, orphan_grace)
-values (%(name)s, %(version_mode)s, %(orphan_grace)s)
+insert into livedex.collection (name, version_mode, orphan_grace, reranker)
+values (%(name)s, %(version_mode)s, %(orphan_grace)s, %(reranker)s)
 returning collection_id
 
 -- name: keep_collection

@@ -1,6 +1,6 @@
 -- name: generations
 -- The live generations of each collection that has an active one, this first, with their chunkings.
-select c.collection_id, c.name as collection, c.version_mode,
+select c.collection_id, c.name as collection, c.version_mode, c.reranker,
        g.generation_id, g.model, g.model_revision, g.encoder, g.dimension, g.metric, g.storage, g.query_prompt, g.document_prompt,
        g.precision, g.probe, g.state,
        k.chunking_id, k.parameters, k.max_tokens, k.text_config::text

@@ -13,7 +13,8 @@ create table livedex.collection (
   orphan_grace        interval not null default '24 hours',
   active_generation   int,
   building_generation int,
-  created_at          timestamptz not null default now()
+  created_at          timestamptz not null default now(),
+  reranker            text not null default '' -- the cross-encoder that judges candidates where a search asks for it; '': none
 );
 
 -- A chunker with its parameters; the digest of a chunk depends on it. Changing any of it makes a new chunking.

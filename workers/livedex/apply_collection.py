@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from psycopg import errors
+from psycopg import errors, sql
 from psycopg.types.json import Jsonb
 
 from livedex import catalogue
@@ -15,6 +15,7 @@ from livedex.config import CollectionSettings, Settings
 from livedex.core.chunking import ChunkingSpec
 from livedex.database import Connection, query
 from livedex.encoders import Encoder, ModelSpec, open_encoder, server_of
+from livedex.encoders.models import RERANKER_MARKS, find_model
 from livedex.encoders.probe import probe, to_bytes
 from livedex.errors import ConfigError
 
@@ -88,9 +89,10 @@ def _text_config(connection: Connection, collection: str, name: str) -> str:
 
 
 def _open(settings: Settings, name: str, collection: CollectionSettings) -> Encoder:
-    if collection.storage == "bit" or collection.reranker:
-        what = "storage bit" if collection.storage == "bit" else "a reranker"
-        raise ConfigError(f"collection {name} asks for {what}, which this version does not have: remove the setting")
+    if collection.storage == "bit":
+        raise ConfigError(f"collection {name} asks for storage bit, which this version does not have: remove the setting")
+    if collection.reranker and settings.embedder != "hash":
+        find_model(collection.reranker, marks=RERANKER_MARKS)  # who reranks with it loads it; here it is only looked for
     encoder = open_encoder(
         settings.embedder,
         ModelSpec(
@@ -121,7 +123,7 @@ def collection_steps(connection: Connection, wanted: Wanted, live: Live) -> list
     if not live:
         return [Step(say=f"create collection {wanted.name} {_describe(wanted)}", do=lambda: _create(connection, wanted))]
     active, *others = live
-    steps = [_update_step(connection, wanted, active)] if _settings_differ(connection, wanted) else []
+    steps = _update_steps(connection, wanted, active)
     differences = wanted.differences(active)
     if active.version_mode != wanted.settings.versions:
         differences["versions"] = f"versions from {active.version_mode.value!r} to {wanted.settings.versions!r}"
@@ -172,19 +174,21 @@ def _describe(wanted: Wanted) -> str:
     return f"(model {identity.model}, {identity.dimension} dimensions, {wanted.settings.metric}, {wanted.settings.storage})"
 
 
-def _settings_differ(connection: Connection, wanted: Wanted) -> bool:
-    row = connection.execute("select orphan_grace from livedex.collection where name = %s", (wanted.name,)).fetchone()
-    return row is not None and row[0] != wanted.settings.orphan_grace
+def _update_steps(connection: Connection, wanted: Wanted, present: Generation) -> list[Step]:
+    """What of a collection changes at once."""
+    where = (present.collection_id,)
+    row = connection.execute("select orphan_grace, reranker from livedex.collection where collection_id = %s", where).fetchone()
+    assert row is not None
+    pairs = {"orphan_grace": (row[0], wanted.settings.orphan_grace), "reranker": (row[1], wanted.settings.reranker)}
+    differ = {name: new for name, (old, new) in pairs.items() if old != new}
 
-
-def _update_step(connection: Connection, wanted: Wanted, present: Generation) -> Step:
     def update() -> None:
-        connection.execute(
-            "update livedex.collection set orphan_grace = %s where collection_id = %s",
-            (wanted.settings.orphan_grace, present.collection_id),
-        )
+        for name, value in differ.items():
+            statement = sql.SQL("update livedex.collection set {} = %s where collection_id = %s").format(sql.Identifier(name))
+            connection.execute(statement, (value, *where))
 
-    return Step(say=f"set orphan_grace of collection {wanted.name} to {wanted.settings.orphan_grace}", do=update)
+    said = ", ".join(f"{name} of collection {wanted.name} to {value or 'none'}" for name, value in differ.items())
+    return [Step(say=f"set {said}", do=update)] if differ else []
 
 
 def _has_documents(connection: Connection, collection_id: int) -> bool:
@@ -198,6 +202,7 @@ def _create(connection: Connection, wanted: Wanted) -> None:
             "name": wanted.name,
             "version_mode": wanted.settings.versions,
             "orphan_grace": wanted.settings.orphan_grace,
+            "reranker": wanted.settings.reranker,
         }
         _create_generation(connection, wanted, _returned(connection, "create_collection", arguments))
 

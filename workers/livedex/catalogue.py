@@ -40,6 +40,7 @@ class Generation:
     identity: Identity
     probe: bytes | None  # the vectors of the encoder that made it, see encoders/probe.py; None: it kept none
     state: str = "active"  # or building, kept: live as well, but not searched
+    reranker: str = ""  # of the collection; empty: none
 
     @property
     def embeddings(self) -> str:
@@ -129,6 +130,7 @@ class Generation:
             ),
             probe=row["probe"],
             state=row["state"],
+            reranker=row["reranker"],
         )
 
 

@@ -1,8 +1,10 @@
 """Where a command's searches are answered: by the query worker, or in this process where none listens."""
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -123,8 +125,9 @@ def _in_this_process(chosen: Settings) -> Iterator[Ask]:
             generation = encoders.generation(request.collection, timeout=request.timeout_ms / 1000)
             if generation is not None and request.mode != "text" and generation.generation_id not in encoders.loaded():
                 encoders.load(generation)
-            answer = searcher.search(request.search())
-            return {"results": answer.results, "took_ms": answer.took_ms, "generation": answer.generation, "degraded": False}
+            for name in encoders.missing_rerankers(time.monotonic()) if request.rerank else ():
+                encoders.load_reranker(name, time.monotonic())
+            return asdict(searcher.search(request.search()))
 
         yield ask
 

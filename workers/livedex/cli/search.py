@@ -19,6 +19,7 @@ def search(
     collection: Annotated[str, typer.Option(help="Collection.")] = "default",
     filter: Annotated[str, typer.Option(help="Metadata that a document must contain, as JSON.")] = "{}",  # noqa: A002
     mode: Annotated[str, typer.Option(help="hybrid, vector or text.")] = "hybrid",
+    rerank: Annotated[bool, typer.Option("--rerank", help="Let the collection's cross-encoder judge the best.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The whole answer as JSON.")] = False,
     timeout: Annotated[float, typer.Option(min=0.001, max=60, help="Seconds.")] = 10.0,
 ) -> None:
@@ -29,7 +30,10 @@ def search(
         wanted = json.loads(filter)
     except ValueError:
         raise UsageError(f"--filter {filter!r} is no JSON object") from None
-    body = {"query": text, "k": k, "collection": collection, "filter": wanted, "mode": mode, "timeout_ms": int(timeout * 1000)}
+    body = {
+        "query": text, "k": k, "collection": collection, "filter": wanted, "mode": mode, "rerank": rerank,
+        "timeout_ms": int(timeout * 1000),
+    }  # fmt: skip
     with asking(settings()) as ask:
         answer = ask(body)
     if as_json:

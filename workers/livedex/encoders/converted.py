@@ -60,16 +60,18 @@ def cache_dir() -> Path:
     return resources.cache_dir() / "openvino"
 
 
-def converted(model: Path, revision: str) -> Converted:
-    """The model in `model`, whose files have the digest `revision`, converted now unless it was before.
+def converted(model: Path, revision: str, *, by: str = "conversion") -> Converted:
+    """The model in `model`, whose files have the digest `revision`, converted now unless it was before; `by` the module
+    `conversion`, or `reranker_conversion` for a cross-encoder.
 
     ConfigError when it cannot be converted, or the cache cannot be written.
     """
     made_by = [f"{name} {importlib.metadata.version(name)}" for name in _DECIDE]
-    target = cache_dir() / sha256("\n".join([str(VERSION), revision, *made_by]).encode()).hexdigest()[:32]
+    kind = [] if by == "conversion" else [by]
+    target = cache_dir() / sha256("\n".join([str(VERSION), revision, *made_by, *kind]).encode()).hexdigest()[:32]
     if not (target / REFERENCE).is_file():
         with _written():
-            _make("conversion", model, target, REFERENCE)
+            _make(by, model, target, REFERENCE)
     return Converted(folder=target)
 
 

@@ -2,24 +2,26 @@
 
 import hashlib
 import re
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
 from livedex.errors import ConfigError
 
-_MARKS = ("modules.json", "config_sentence_transformers.json")  # what a sentence-transformers folder has
+_MARKS = ("modules.json", "config_sentence_transformers.json")  # what a sentence-transformers folder has, a bi-encoder's
+RERANKER_MARKS = ("config.json",)  # what a cross-encoder's has
 _NO_PART_OF_THE_MODEL = {".git", ".cache", "onnx", "openvino", "__pycache__"}
 _NO_PART_ENDINGS = {".md", ".py", ".pyc", ".gitattributes"}
 
 
-def find_model(name: str) -> Path:
-    """The folder of the model `name`; ConfigError that says which places were tried."""
+def find_model(name: str, *, marks: Sequence[str] = _MARKS) -> Path:
+    """The folder of the model `name`, which has one of the files `marks`; ConfigError that says which places were tried."""
     folder = Path(name).expanduser()
     if folder.is_dir():
-        if not _is_model(folder):
-            raise ConfigError(f"the folder {folder} holds no sentence-transformers model: {_MARKS[0]} is missing")
+        if not _has(folder, marks):
+            raise ConfigError(f"the folder {folder} holds no sentence-transformers model: {marks[0]} is missing")
         return folder
-    packaged = _in_packages(name)
+    packaged = _in_packages(name, marks)
     if packaged is not None:
         return packaged
     return _from_hub(name)
@@ -43,11 +45,11 @@ def _counts(path: Path) -> bool:
     )
 
 
-def _is_model(folder: Path) -> bool:
-    return any((folder / mark).is_file() for mark in _MARKS)
+def _has(folder: Path, marks: Sequence[str]) -> bool:
+    return any((folder / mark).is_file() for mark in marks)
 
 
-def _in_packages(name: str) -> Path | None:
+def _in_packages(name: str, marks: Sequence[str]) -> Path | None:
     """The model folder inside an installed distribution whose name ends with the model's."""
     wanted = _normal(name.rsplit("/", 1)[-1])
     for distribution in metadata.distributions():
@@ -56,7 +58,7 @@ def _in_packages(name: str) -> Path | None:
             continue
         for file in distribution.files or ():
             folder = Path(str(distribution.locate_file(file))).parent
-            if file.name == _MARKS[0] and _is_model(folder):
+            if file.name == marks[0] and _has(folder, marks):
                 return folder
     return None
 

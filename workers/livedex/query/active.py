@@ -6,6 +6,7 @@ The worker's main thread loads; searches only look up, so that a collection whos
 
 import time
 from collections.abc import Callable, Iterable
+from math import inf
 
 from psycopg_pool import ConnectionPool
 
@@ -14,6 +15,7 @@ from livedex.catalogue import Generation, Live
 from livedex.config import EmbedderName
 from livedex.database import Connection, translated
 from livedex.encoders import Encoder
+from livedex.encoders.reranker import Reranker, open_reranker
 from livedex.encoders.shelf import Shelf
 from livedex.errors import LivedexError, UnavailableError
 
@@ -33,13 +35,16 @@ class Encoders:
     """The encoders of the active generations."""
 
     def __init__(self, embedder: EmbedderName, pool: ConnectionPool[Connection], open_encoder: OpenEncoder) -> None:
+        self._embedder: EmbedderName = embedder
         self._shelf = Shelf(embedder, open_encoder)
         self._pool = pool
         self._generations: dict[str, Generation] = {}  # the active ones
         self._live: list[Generation] = []
         self._loaded: dict[int, Encoder] = {}
         self._refused: dict[int, tuple[float, str]] = {}  # when, and why
-        self._seen_at = float("-inf")
+        self._rerankers: dict[str, Reranker] = {}
+        self._tried: dict[str, float] = {}  # when each was loaded, or was not
+        self._seen_at = -inf
 
     def generation(self, collection: str, *, timeout: float) -> Generation | None:
         """The active generation of a collection, at most CATALOGUE_AGE old; None when there is no such collection."""
@@ -78,13 +83,30 @@ class Encoders:
         self._live = [generation for of in found for generation in of]
         self._seen_at = time.monotonic()
 
+    def reranker(self, generation: Generation) -> Reranker:
+        """The reranker of its collection; NotLoadedError when it is not loaded (yet)."""
+        found = self._rerankers.get(generation.reranker)
+        if found is None:
+            raise NotLoadedError(f"the reranker {generation.reranker!r} of collection {generation.collection} is not loaded")
+        return found
+
+    def missing_rerankers(self, now: float) -> list[str]:
+        """The rerankers that are to be loaded; what did not load is left alone for a while."""
+        wanted = dict.fromkeys(each.reranker for each in self._generations.values() if each.reranker)
+        return [name for name in wanted if name not in self._rerankers and now - self._tried.get(name, -inf) > RETRY_AFTER]
+
+    def load_reranker(self, name: str, now: float) -> None:
+        """Load one; for one thread only. ConfigError when it cannot be had."""
+        self._tried[name] = now
+        self._rerankers = {**self._rerankers, name: open_reranker(self._embedder, name)}
+
     def missing(self, now: float) -> list[Generation]:
         """The live generations whose encoder is to be loaded; what did not load is left alone for a while."""
         return [
             generation
             for generation in self._live
             if generation.generation_id not in self._loaded
-            and now - self._refused.get(generation.generation_id, (float("-inf"), ""))[0] > RETRY_AFTER
+            and now - self._refused.get(generation.generation_id, (-inf, ""))[0] > RETRY_AFTER
         ]
 
     def load(self, generation: Generation) -> None:
@@ -106,3 +128,5 @@ class Encoders:
         if not self._loaded.keys() <= wanted:
             self._loaded = {number: encoder for number, encoder in self._loaded.items() if number in wanted}
             self._shelf.keep(live)
+        names = {generation.reranker for generation in live}
+        self._rerankers = {name: found for name, found in self._rerankers.items() if name in names}

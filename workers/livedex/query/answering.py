@@ -131,5 +131,7 @@ class Answering:
 
 def _json(answer: Answer, started: float, form: type[SearchResponse]) -> bytes:
     took = {**answer.took_ms, "total": round((time.perf_counter() - started) * 1000, 3)}
-    fields: dict[str, Any] = {"results": answer.results, "took_ms": took, "generation": answer.generation}
+    fields: dict[str, Any] = {
+        "results": answer.results, "took_ms": took, "generation": answer.generation, "degraded": answer.degraded,
+    }  # fmt: skip
     return form.model_validate(fields).model_dump_json().encode()

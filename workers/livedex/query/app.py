@@ -107,6 +107,8 @@ class QueryApp:
         generations = self._encoders.refresh()
         for generation in generations:
             self._encoders.load(generation)
+        for name in self._encoders.missing_rerankers(time.monotonic()):
+            self._load_reranker(name)
         self.metrics.serves(", ".join(sorted({generation.identity.model for generation in generations})))
         self.health.up("embedder")
 
@@ -136,6 +138,8 @@ class QueryApp:
         self._encoders.follow(live.values())
         for generation in self._encoders.missing(time.monotonic()):
             self._load(generation)
+        for name in self._encoders.missing_rerankers(time.monotonic()):
+            self._load_reranker(name)
         self._encoders.drop_unused()
 
     def _load(self, generation: Generation) -> None:
@@ -147,6 +151,14 @@ class QueryApp:
             _log.error("query.model_refused", collection=generation.collection, why=why)
         else:
             _log.info("query.model_loaded", collection=generation.collection, model=generation.identity.model)
+
+    def _load_reranker(self, name: str) -> None:
+        try:
+            self._encoders.load_reranker(name, time.monotonic())
+        except Exception as error:  # noqa: BLE001 - whatever a model's library raises, searches go on without it
+            _log.error("query.reranker_refused", reranker=name, why=first_line(error))
+        else:
+            _log.info("query.reranker_loaded", reranker=name)
 
     def _status(self, caller: Caller) -> dict[str, Any]:
         with translated(), self._pool.connection() as connection:

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from livedex.database import first_line
 from livedex.encoders.remote import InputRefusedError
-from livedex.errors import ConfigError, TimedOutError, UnavailableError
+from livedex.errors import ConfigError, TimedOutError, UnavailableError, UsageError
 from livedex.lifecycle import Health
 from livedex.observe import logger
 from livedex.query.access import ForbiddenError
@@ -87,6 +87,7 @@ class Problems:
             UnavailableError: self._away,
             NotLoadedError: _unavailable,  # of one collection: the worker stays ready for the others
             ConfigError: _misconfigured,
+            UsageError: lambda error: problem(HTTPStatus.BAD_REQUEST, str(error)),
             Exception: _unforeseen,
         }
 

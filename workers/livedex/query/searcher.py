@@ -18,13 +18,15 @@ from psycopg_pool import ConnectionPool
 
 from livedex.catalogue import Generation
 from livedex.database import Connection, query, translated
-from livedex.errors import TimedOutError, UnavailableError
+from livedex.errors import TimedOutError, UnavailableError, UsageError
 from livedex.observe import QueryMetrics
 from livedex.query.active import Encoders
 from livedex.query.embedding import QueryEmbedder
 
 Mode = Literal["hybrid", "vector", "text"]
 DROPPED = "LX001"  # SQLSTATE: the generation was dropped since the text was embedded
+CANDIDATES, MOST_CANDIDATES = 20, 50  # that are reranked: at least, and at most, however many rows are asked for
+RERANK_RESERVE = 0.005  # seconds before the deadline: the answer is still to be written
 LOOK_TIMEOUT = 1.0  # seconds that a look at the progress may take, however little of the deadline is left
 
 
@@ -52,6 +54,7 @@ class Answer:
     results: list[dict[str, Any]]
     took_ms: dict[str, float]
     generation: int | None  # None in an empty answer of a collection that is not there
+    degraded: bool = False  # it was to be reranked, and there was no time for it
 
 
 @dataclass(slots=True)
@@ -114,7 +117,12 @@ class Searcher:
                 each.error = error
         by_generation: dict[int, list[_Asked]] = {}
         for each in asked:
-            if each.generation is not None and each.search.mode != "text":
+            if each.generation is not None and each.search.rerank and not each.generation.reranker:
+                each.error = UsageError(
+                    f"rerank: collection {each.generation.collection} has no reranker: set one in livedex.toml and run "
+                    "livedex apply, or search without rerank"
+                )
+            elif each.generation is not None and each.search.mode != "text":
                 by_generation.setdefault(each.generation.generation_id, []).append(each)
         if by_generation:
             with self._timed("embed", took):
@@ -143,19 +151,46 @@ class Searcher:
         if asked.error is not None:
             return asked.error
         own = dict(took)
+        degraded = False
         try:
             with self._timed("search", own):
-                try:
-                    rows = self._rows(asked)
-                except psycopg.Error as error:
-                    if error.sqlstate != DROPPED:
-                        raise
-                    rows = self._again(asked, own)
+                rows = self._found(asked, own)
+            if asked.search.rerank:
+                with self._timed("rerank", own):
+                    rows, degraded = self._reranked(asked, rows)
         except Exception as error:  # noqa: BLE001 - raised again, or told in its place
             return error
         own["total"] = sum(own.values())
         rounded = {name: round(milliseconds, 3) for name, milliseconds in own.items()}
-        return Answer(results=rows, took_ms=rounded, generation=asked.generation.generation_id if asked.generation else None)
+        generation = asked.generation.generation_id if asked.generation else None
+        return Answer(results=rows, took_ms=rounded, generation=generation, degraded=degraded)
+
+    def _found(self, asked: "_Asked", took: dict[str, float]) -> list[dict[str, Any]]:
+        try:
+            return self._rows(asked)
+        except psycopg.Error as error:
+            if error.sqlstate != DROPPED:
+                raise
+            return self._again(asked, took)
+
+    def _reranked(self, asked: "_Asked", rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], bool]:
+        """(the rows in the reranker's order, False), or as they are and True when there was no time for it, or no reranker yet.
+        Those behind the candidates keep their order, and their place.
+        """
+        search, generation = asked.search, asked.generation
+        if generation is None or not rows:
+            return rows[: search.k], False
+        judged, rest = rows[: candidates(search)], rows[candidates(search) :]
+        passages = [f"{row['title']}\n\n{row['chunk']}" if row["title"] else row["chunk"] for row in judged]
+        try:
+            scores = self._encoders.reranker(generation).scores(
+                search.query, passages, deadline=asked.deadline - RERANK_RESERVE
+            )
+        except (TimedOutError, UnavailableError):
+            return rows[: search.k], True
+        order = sorted(range(len(judged)), key=lambda number: -scores[number])  # stable: ties as they were
+        best = [{**judged[number], "score": float(scores[number])} for number in order]
+        return [*best, *rest][: search.k], False
 
     def _again(self, asked: "_Asked", took: dict[str, float]) -> list[dict[str, Any]]:
         self._encoders.refresh(timeout=_left(asked.deadline))
@@ -178,13 +213,13 @@ class Searcher:
         search, deadline = asked.search, asked.deadline
         arguments = {
             "embedding": asked.vector,
-            "k": search.k,
+            "k": max(search.k, candidates(search)) if search.rerank else search.k,
             "collection": search.collection,
             "filter": Jsonb(search.filter),
             "mode": search.mode,
             "after": search.after,
             "per_document": search.per_document,
-            "rerank": search.rerank,
+            "rerank": False,  # done here
             "since": search.since,
             "until": search.until,
             "query": search.query,
@@ -204,6 +239,11 @@ class Searcher:
             seconds = time.perf_counter() - started
             took[stage] = seconds * 1000
             self._metrics.search_stage.labels("sql" if stage == "search" else stage).observe(seconds)
+
+
+def candidates(search: Search) -> int:
+    """How many rows of a search the reranker judges."""
+    return min(max(search.k, CANDIDATES), MOST_CANDIDATES)
 
 
 def _left(deadline: float) -> float:

@@ -249,7 +249,7 @@ declare
 begin
   if chosen ~ '^[0-9]{1,9}$' then
     select * into g from livedex.generation where generation_id = chosen::int and collection_id = c.collection_id;
-    if g.state in ('active', 'kept') then
+    if g.state in ('building', 'active', 'kept') then
       return g;
     elsif exists (select from livedex.generation where generation_id = chosen::int and collection_id <> c.collection_id) then
       null; -- it was chosen for another collection

@@ -246,6 +246,33 @@ def test_the_list_is_for_people_and_programs(site: Site) -> None:
     assert [(row["generation"], row["built"], row["documents"]) for row in told] == [(2, 1, 1)]
 
 
+def test_golden_queries_guard_the_switch(site: Site, tmp_path: Path) -> None:
+    """A generation that answers them worse is not switched to, unless that is allowed; evaluate measures it, too."""
+    site.send(30)
+    only_stop_words = "How was it with them?"  # so that words find nothing, and the vectors decide
+    end = site.log.send(site.topic, {"id": "golden", "text": only_stop_words}).offset + 1
+    site.workers.caught_up(site.topic, {0: end})
+    queries, qrels = tmp_path / "queries", tmp_path / "qrels"
+    queries.write_text(f"q1\t{only_stop_words}\n")
+    qrels.write_text("q1 0 golden 1\n")
+    files = ["--queries", str(queries), "--qrels", str(qrels)]
+    # other prompts on the two sides of the hash encoder: no question is near its answer any more
+    site.change(model="hash-16", document_prompt="passage: ", query_prompt="query: ")
+    site.built(2)
+    ranked = {}
+    for number in ("1", "2"):
+        done = site.workers.run("evaluate", *files, "--mode", "vector", "--generation", number, "--json", config=site.config)
+        assert done.returncode == 0, done.stderr
+        ranked[number] = json.loads(done.stdout)[0]["ndcg"]
+    assert ranked["1"] == 1 > ranked["2"]
+    unpaired = site.livedex("generation", "switch", "default", "2", "--queries", str(queries))
+    assert (unpaired.code, "belong together" in unpaired.err) == (2, True)
+    refused = site.livedex("generation", "switch", "default", "2", *files)
+    assert (refused.code, "generation 2 answers the golden queries worse" in refused.err) == (1, True)
+    assert site.generations()[1]["state"] == "active"
+    assert site.livedex("generation", "switch", "default", "2", *files, "--tolerance", "1").code == 0
+
+
 def test_one_generation_is_built_at_a_time(site: Site) -> None:
     """Other settings meanwhile are refused with the remedy; dropping it makes room."""
     site.change(model="hash-24")

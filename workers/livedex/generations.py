@@ -54,18 +54,23 @@ def read(connection: Connection, collection: str | None = None) -> list[dict[str
         return cursor.execute(query("generations", "list"), {"collection": collection}).fetchall()
 
 
-def switch(connection: Connection, collection: str, generation_id: int, *, pace: Pace | None = None) -> None:
-    """Search this generation from now on. ConfigError when it is not ready, with what is missing; ConflictError when batches in
-    flight, or another operator, hold the collection for long.
-    """
+def check_ready(connection: Connection, collection: str, generation_id: int, *, pace: Pace | None = None) -> Found:
+    """ConfigError when the generation could not be switched to, with what is missing."""
     found = _find(connection, generation_id)
     if found.collection != collection:
         raise ConfigError(f"generation {generation_id} is one of collection {found.collection}, not of {collection}")
     _refuse_unready(found)
-    if (
-        found.state == "building"
-    ):  # what is complete stays so, as every batch is written to it: so no batch has to wait for this
+    if found.state == "building":
         _gate(connection, found, pace or Pace())
+    return found
+
+
+def switch(connection: Connection, collection: str, generation_id: int, *, pace: Pace | None = None) -> None:
+    """Search this generation from now on. ConfigError when it is not ready, with what is missing; ConflictError when batches in
+    flight, or another operator, hold the collection for long.
+    """
+    # before any batch has to wait: what is complete stays so, as every batch is written to it
+    found = check_ready(connection, collection, generation_id, pace=pace)
     with _held(connection, found):
         found = _find(connection, generation_id)  # another operator may have been faster
         _refuse_unready(found)

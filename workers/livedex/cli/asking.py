@@ -26,10 +26,12 @@ Ask = Callable[[dict[str, Any]], Answer]  # takes the body of a search
 
 
 @contextmanager
-def asking(chosen: Settings) -> Iterator[Ask]:
-    """Answers searches. Whether a worker listens is found out by the first of them."""
+def asking(chosen: Settings, *, generation: int | None = None) -> Iterator[Ask]:
+    """Answers searches. Whether a worker listens is found out by the first of them; those in a generation that is named are
+    always done in this process.
+    """
     with ExitStack() as opened:
-        own: Ask | None = None
+        own = opened.enter_context(_in_this_process(chosen, generation)) if generation is not None else None
         http = opened.enter_context(httpx.Client(trust_env=False))
 
         def ask(body: dict[str, Any]) -> Answer:
@@ -38,7 +40,7 @@ def asking(chosen: Settings) -> Iterator[Ask]:
                 answer = _from_worker(http, chosen, body)
                 if answer is not None:
                     return answer
-                own = opened.enter_context(_in_this_process(chosen))
+                own = opened.enter_context(_in_this_process(chosen, None))
             return own(body)
 
         yield ask
@@ -108,7 +110,7 @@ def _error(status: int, problem: dict[str, Any]) -> LivedexError:
 
 
 @contextmanager
-def _in_this_process(chosen: Settings) -> Iterator[Ask]:
+def _in_this_process(chosen: Settings, generation_id: int | None) -> Iterator[Ask]:
     from livedex.catalogue import opener
     from livedex.database import open_pool
     from livedex.observe import QueryMetrics
@@ -117,7 +119,7 @@ def _in_this_process(chosen: Settings) -> Iterator[Ask]:
     from livedex.query.searcher import Searcher
 
     with database(chosen), open_pool(chosen.database_url, size=1, name="livedex-search") as pool:
-        encoders = Encoders(chosen.embedder, pool, opener(chosen))
+        encoders = Encoders(chosen.embedder, pool, opener(chosen), only=generation_id)
         searcher = Searcher(pool, encoders, QueryEmbedder(encoders), QueryMetrics())
 
         def ask(body: dict[str, Any]) -> Answer:

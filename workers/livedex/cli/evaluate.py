@@ -1,6 +1,6 @@
 """`livedex evaluate`: how good the searches of a collection are, on queries whose answers people judged."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +9,7 @@ import typer
 
 from livedex.cli.asking import Ask, asking
 from livedex.cli.session import data, people, print_json, progress, settings, table
-from livedex.core.quality import DEPTH, Grades, quality, relevant
+from livedex.core.quality import DEPTH, Grades, Quality, quality, relevant
 from livedex.errors import UsageError
 from livedex.judgments import read_judgments, read_queries
 
@@ -23,15 +23,16 @@ def evaluate(
     mode: Annotated[str | None, typer.Option(help="hybrid, vector or text; default: each of them.")] = None,
     rerank: Annotated[bool, typer.Option("--rerank", help="The same again, reranked by the cross-encoder.")] = False,
     collection: Annotated[str, typer.Option(help="Collection.")] = "default",
+    generation: Annotated[int | None, typer.Option(help="A generation beside the active one, in its place.")] = None,
     k: Annotated[int, typer.Option("-k", min=DEPTH, max=1000, help="Results of each search: the depth of recall.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="The table as JSON.")] = False,
 ) -> None:
     """Measure nDCG@10, recall@k and MRR@10 through the real search."""
-    judged = _judged(read_queries(queries), read_judgments(qrels), qrels)
+    judged = read_judged(queries, qrels)
     ways = [(name, reranked) for name in ([mode] if mode else MODES) for reranked in ((False, True) if rerank else (False,))]
-    with asking(settings()) as ask, progress("searching", len(judged) * len(ways)) as step:
+    with asking(settings(), generation=generation) as ask, progress("searching", len(judged) * len(ways)) as step:
         rows = [
-            {"mode": name, "rerank": reranked, **asdict(_measured(ask, judged, step, body))}
+            {"mode": name, "rerank": reranked, **asdict(measured(ask, judged, body, step))}
             for name, reranked in ways
             for body in [{"mode": name, "rerank": reranked, "collection": collection, "k": k, "timeout_ms": TIMEOUT_MS}]
         ]
@@ -47,8 +48,9 @@ def evaluate(
 Judged = Mapping[str, tuple[str, Grades]]  # by id of the query: its text and what people said of documents
 
 
-def _judged(texts: Mapping[str, str], grades: Mapping[str, Grades], qrels: Path) -> Judged:
+def read_judged(queries: Path, qrels: Path) -> Judged:
     """The queries that have an answer; the others say nothing, and how many they are is said."""
+    texts, grades = read_queries(queries), read_judgments(qrels)
     answered = {name: (text, grades[name]) for name, text in texts.items() if relevant(grades.get(name, {}))}
     if not answered:
         raise UsageError(f"{qrels} has a relevant document for none of the {len(texts)} queries: do the ids agree?")
@@ -57,7 +59,7 @@ def _judged(texts: Mapping[str, str], grades: Mapping[str, Grades], qrels: Path)
     return answered
 
 
-def _measured(ask: Ask, judged: Judged, step: Any, body: dict[str, Any]) -> Any:
+def measured(ask: Ask, judged: Judged, body: dict[str, Any], step: Callable[[], None] = lambda: None) -> Quality:
     """The quality of searches as `body` says."""
     rankings = {}
     for name, (text, _) in judged.items():

@@ -34,7 +34,11 @@ class NotLoadedError(UnavailableError):
 class Encoders:
     """The encoders of the active generations."""
 
-    def __init__(self, embedder: EmbedderName, pool: ConnectionPool[Connection], open_encoder: OpenEncoder) -> None:
+    def __init__(
+        self, embedder: EmbedderName, pool: ConnectionPool[Connection], open_encoder: OpenEncoder, *, only: int | None = None
+    ) -> None:
+        """`only`: a generation that is searched in the place of its collection's active one."""
+        self._only = only
         self._embedder: EmbedderName = embedder
         self._shelf = Shelf(embedder, open_encoder)
         self._pool = pool
@@ -79,8 +83,9 @@ class Encoders:
     def follow(self, live: Iterable[Live]) -> None:
         """Take these for what is live now, collection by collection."""
         found = list(live)
-        self._generations = {of[0].collection: of[0] for of in found}
         self._live = [generation for of in found for generation in of]
+        chosen = [each for each in self._live if each.generation_id == self._only]
+        self._generations = {each.collection: each for each in [*(of[0] for of in found), *chosen]}
         self._seen_at = time.monotonic()
 
     def reranker(self, generation: Generation) -> Reranker:

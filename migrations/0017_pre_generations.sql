@@ -11,12 +11,14 @@ do $$ begin perform '[0]'::vector; end $$;
 alter table livedex.generation add column reason text;
 alter table livedex.generation add column left_at timestamptz;
 alter table livedex.upkeep add column ends_at timestamptz;
+alter table livedex.upkeep add column left_out bigint not null default 0;
+alter table livedex.upkeep add column complete_at bigint;
 alter table livedex.generation drop constraint generation_state;
 alter table livedex.generation add constraint generation_state check (state in ('building', 'active', 'kept', 'failed', 'retired'));
 
 alter table livedex.document add column markdown boolean;
 
-grant update (state, reason) on livedex.generation to livedex_indexer;
+grant update (state, reason, left_at) on livedex.generation to livedex_indexer;
 /* The generation that a search is in: the one that its text was embedded for, where the setting livedex.generation says so, else the
    active one. Raises LX001 when that one is written no more. */
 create function livedex.searched_generation(c livedex.collection) returns livedex.generation

@@ -1,15 +1,16 @@
 -- name: fail
 -- A generation that cannot be written is written no more; the active one is never given up.
-update livedex.generation set state = 'failed', reason = %(reason)s
+update livedex.generation set state = 'failed', reason = %(reason)s, left_at = clock_timestamp()
  where generation_id = %(generation_id)s and state in ('building', 'kept')
 
 -- name: list
--- Every generation of every collection, or of one. `documents`: those that have chunks, and of them those that the generation has.
+-- Every generation of every collection, or of one. `documents`: those that have chunks, and of them those that a generation that is
+-- being built has.
 select g.generation_id as generation, c.name as collection, g.state, g.reason, g.model, g.dimension, g.metric, g.storage, g.created_at,
-       (select count(*) from livedex.document_chunk m
-         where m.chunking_id = g.chunking_id and m.ordinal = 0 and g.state in ('building', 'active', 'kept')) as built,
-       (select count(*) from livedex.document_chunk m join livedex.generation a using (chunking_id)
-         where a.generation_id = c.active_generation and m.ordinal = 0) as documents,
+       case g.state when 'building' then (select count(*) from livedex.document_chunk m
+         where m.chunking_id = g.chunking_id and m.ordinal = 0) end as built,
+       case g.state when 'building' then (select count(*) from livedex.document_chunk m join livedex.generation a using (chunking_id)
+         where a.generation_id = c.active_generation and m.ordinal = 0) end as documents,
        u.ends_at, u.problem,
        (select bool_or(i.valid) from livedex.vector_indexes i
          where i.relation = to_regclass('livedex.embedding_' || g.generation_id)) as index_ready
@@ -21,10 +22,11 @@ select g.generation_id as generation, c.name as collection, g.state, g.reason, g
 
 -- name: find
 select g.generation_id, g.collection_id, g.chunking_id, g.state, g.reason, g.index_method, c.name as collection,
-       c.active_generation, a.chunking_id as active_chunking
+       c.active_generation, a.chunking_id as active_chunking, coalesce(u.complete_at = u.left_out, false) as complete
   from livedex.generation g
   join livedex.collection c using (collection_id)
   join livedex.generation a on a.generation_id = c.active_generation
+  left join livedex.upkeep u on u.generation_id = g.generation_id
  where g.generation_id = %(generation_id)s and g.state <> 'retired'
 
 -- name: last_kept
@@ -64,7 +66,10 @@ select d.doc_key
   from livedex.document d
   join jsonb_to_recordset(%(documents)s) as i(doc_key bigint, content_version bigint[]) using (doc_key)
  where d.content_version = i.content_version and not d.deleted
-   and exists (select from livedex.generation g where g.generation_id = %(generation_id)s and g.state = 'building')
+   and exists (select from livedex.generation g
+                 join livedex.collection c using (collection_id)
+                 join livedex.generation a on a.generation_id = c.active_generation
+                where g.generation_id = %(generation_id)s and g.state = 'building' and a.chunking_id = %(active_chunking)s)
  order by d.document_id
    for update of d
 
@@ -73,9 +78,17 @@ select (select count(*) from livedex.document_chunk m where m.chunking_id = %(ch
        (select count(*) from livedex.document_chunk m where m.chunking_id = %(active_chunking)s and m.ordinal = 0) as documents
 
 -- name: note_end
-insert into livedex.upkeep (generation_id, worker, ends_at)
-values (%(generation_id)s, %(worker)s, now() + make_interval(secs => %(seconds)s))
-on conflict (generation_id) do update set ends_at = excluded.ends_at
+update livedex.upkeep set ends_at = now() + make_interval(secs => %(seconds)s) where generation_id = %(generation_id)s
+
+-- name: begin_pass
+-- How many batches have left it out so far.
+insert into livedex.upkeep (generation_id, worker) values (%(generation_id)s, %(worker)s)
+on conflict (generation_id) do update set worker = excluded.worker
+returning left_out
+
+-- name: end_pass
+-- It lacked nothing that batches had left out by then.
+update livedex.upkeep set complete_at = %(left_out)s where generation_id = %(generation_id)s
 
 -- name: torn
 -- A document whose text is not the same in the two chunkings, or that one of them lacks.

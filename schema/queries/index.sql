@@ -87,17 +87,22 @@ select c.digest, c.chunk_key
 select pg_advisory_xact_lock_shared(%(key)s, %(collection_id)s)
 
 -- name: move_progress
--- The fence: nothing moves for a worker that lost the partition, for a batch that was applied before, or for one that was not made
--- for just the generations that are live.
+-- The fence: nothing moves for a worker that lost the partition, for a batch that was applied before, for one that was not made for
+-- the active and the kept generations or is made for one that is not live, or while the source is stopped. Gives the generations
+-- that are built and left out by the batch.
 update livedex.source_progress
    set next_offset = %(next_offset)s, event_time = greatest(event_time, %(event_time)s), updated_at = clock_timestamp()
  where topic = %(topic)s and partition = %(partition)s
    and owner_epoch = %(owner_epoch)s and next_offset = %(expected_offset)s
+   and exists (select from livedex.source s where s.topic = %(topic)s and s.state <> 'stopped')
    and exists (select from livedex.collection c
                 where c.collection_id = %(collection_id)s and c.active_generation = %(generation_id)s)
-   and array(select g.generation_id from livedex.generation g
-              where g.collection_id = %(collection_id)s and g.state in ('building', 'active', 'kept')
-              order by g.generation_id) = %(live)s::int[]
+   and not exists (select from livedex.generation g
+                    where g.collection_id = %(collection_id)s and g.state in ('active', 'kept') and g.generation_id <> all(%(live)s::int[]))
+   and cardinality(%(live)s::int[]) = (select count(*) from livedex.generation g
+                                        where g.generation_id = any(%(live)s::int[]) and g.state in ('building', 'active', 'kept'))
+returning array(select g.generation_id from livedex.generation g
+                 where g.collection_id = %(collection_id)s and g.state = 'building' and g.generation_id <> all(%(live)s::int[]))
 
 -- name: lock_documents
 -- The state before, locked in the order of the key until the transaction ends.
@@ -160,6 +165,17 @@ delete from livedex.document_chunk m
  using unnest(%(doc_keys)s::bigint[], %(counts)s::int[]) as kept(doc_key, count)
  where m.chunking_id = %(chunking_id)s and m.doc_key = kept.doc_key and m.ordinal >= kept.count
 returning m.doc_key
+
+-- name: leave_to_builder
+-- What these generations have of documents that changed is old: the builder takes them up.
+with noted as (
+  insert into livedex.upkeep (generation_id, worker, left_out)
+  select unnest(%(generations)s::int[]), '', 1
+  on conflict (generation_id) do update set left_out = livedex.upkeep.left_out + 1
+)
+delete from livedex.document_chunk m
+ using livedex.generation g
+ where g.generation_id = any(%(generations)s) and m.chunking_id = g.chunking_id and m.doc_key = any(%(doc_keys)s)
 
 -- name: add_dead_letter
 insert into livedex.dead_letter (topic, partition, "offset", document_id, key, value, headers, timestamp, stage, reason, detail,

@@ -18,11 +18,7 @@ select pg_has_role('livedex_owner', 'member')
 -- vacuums there. That is read off its lock, because progress and activity are shown to few.
 select g.generation_id, g.chunking_id, c.collection_id, c.name as collection, g.generation_id = c.active_generation as active,
        -- a generation that is built beside the active one gets its index when it is complete: a load, then one build
-       g.state = 'building' and exists (
-         select from livedex.document_chunk m join livedex.generation a using (chunking_id)
-          where a.generation_id = c.active_generation and m.ordinal = 0
-            and not exists (select from livedex.document_chunk b
-                             where b.chunking_id = g.chunking_id and b.doc_key = m.doc_key and b.ordinal = 0)) as filling,
+       g.state = 'building' and u.complete_at is null as filling,
        extract(epoch from c.orphan_grace)::float8 as grace,
        g.index_method = 'hnsw' as wanted,
        g.storage || '_' || case g.metric when 'dot' then 'ip' else g.metric end || '_ops' as operators,
@@ -196,9 +192,9 @@ select greatest(last_analyze, last_autoanalyze) from pg_stat_all_tables where re
 select livedex.note_frequent_words()
 
 -- name: retired
--- Generations that were dropped some time ago.
-select generation_id, chunking_id from livedex.generation
- where state = 'retired' and coalesce(left_at, created_at) <= now() - make_interval(secs => %(seconds)s)
+-- Generations that were dropped some time ago, and what those have that failed.
+select generation_id, chunking_id, state from livedex.generation
+ where (state = 'retired' or state = 'failed' and to_regclass('livedex.embedding_' || generation_id) is not null) and coalesce(left_at, created_at) <= now() - make_interval(secs => %(seconds)s)
  order by generation_id
 
 -- name: unmap

@@ -202,7 +202,9 @@ create table livedex.upkeep (
   probe_queries int not null default 0, -- asked for since `recall` was told: so many queries,
   probe_nearest bigint not null default 0, -- which have so many nearest,
   probe_hits    bigint not null default 0, -- of which the index found so many
-  ends_at       timestamptz -- about when a generation that is built will be complete
+  ends_at       timestamptz, -- about when a generation that is built will be complete
+  left_out      bigint not null default 0, -- so many batches were not written to it, while it is built, but left to the builder
+  complete_at   bigint -- how many these were when it had everything last
 );
 
 grant select on livedex.collection, livedex.chunking, livedex.generation, livedex.source, livedex.schema_migration
@@ -210,7 +212,7 @@ grant select on livedex.collection, livedex.chunking, livedex.generation, livede
 grant select, insert, update, delete on livedex.document, livedex.chunk, livedex.chunk_orphan, livedex.document_chunk,
   livedex.source_progress, livedex.dead_letter to livedex_indexer;
 grant update (state, reason, topic_id, partitions) on livedex.source to livedex_indexer;
-grant update (state, reason) on livedex.generation to livedex_indexer;
+grant update (state, reason, left_at) on livedex.generation to livedex_indexer;
 grant select, insert, update on livedex.upkeep to livedex_indexer;
 grant select on livedex.document, livedex.document_chunk, livedex.source_progress, livedex.dead_letter, livedex.upkeep
   to livedex_query;

@@ -15,6 +15,7 @@ import pytest
 from livedex import generations
 from livedex.catalogue import Generation
 from livedex.config import EmbedderName
+from livedex.database import query
 from livedex.encoders.hash import HashEncoder
 from livedex.encoders.port import Vectors
 from livedex.errors import ConfigError
@@ -220,15 +221,36 @@ def test_wrong_commands(site: Site, arguments: list[str], says: str) -> None:
     assert list(site.generations()) == [1]
 
 
-def test_a_model_that_a_worker_does_not_have_ends_its_generation(site: Site) -> None:
-    """And nothing else: documents go on to be applied."""
+def test_a_model_that_a_worker_does_not_have_is_left_to_others(site: Site) -> None:
+    """Documents go on to be applied to the active generation; the other one is not complete, and not switched to."""
     site.change(model="hash-16", document_prompt="absent: ")
-    until(lambda: site.generations()[2]["state"] == "failed", what="the generation to fail")
-    assert "cannot open its model: the model was not found" in site.generations()[2]["reason"]
     site.workers.caught_up(site.topic, {0: site.send(10)})
+    assert site.generations()[2]["state"] == "building"
+    expected = fold(site.log.records(site.topic), numbered_by="log")
+    with site.workers.connect() as connection:
+        assert_is_fold_in(connection, generations_of(connection)[1], expected)
+    assert site.livedex("generation", "switch", "default", "2").code == 1
+    assert site.livedex("generation", "drop", "2").code == 0
+
+
+def test_what_a_worker_left_out_is_built_behind_it(site: Site) -> None:
+    """A batch that was not made for a generation that is built takes its documents out of it, and the builder takes them up."""
+    site.workers.caught_up(site.topic, {0: site.send(30)})
+    site.change(model="hash-24")
+    site.built(2)
+    with site.workers.connect() as connection:
+        made = generations_of(connection)
+        left_out = connection.execute(
+            "select array(select doc_key from livedex.document where not deleted order by doc_key limit 5)"
+        ).fetchone()
+        assert left_out is not None
+        connection.execute(query("index", "leave_to_builder"), {"generations": [2], "doc_keys": left_out[0]})
+        with pytest.raises(ConfigError, match="is not ready"):
+            generations.switch(connection, "default", 2)
+    assert sorted(made) == [1, 2]
+    site.built(2)
+    until(lambda: site.livedex("generation", "switch", "default", "2").code == 0, what="it to be ready again")
     site.is_fold()
-    shown = site.workers.run("status", config=site.config, COLUMNS="200")
-    assert "generation 2 of default: failed, because of worker" in " ".join(shown.stdout.split())
 
 
 def test_the_list_is_for_people_and_programs(site: Site) -> None:
@@ -306,5 +328,7 @@ def test_a_model_that_fails_ends_its_generation_and_nothing_else(site: Site, whe
     assert site.search("A wreck on the reef.")["results"][0]["document_id"] == "wreck"
     refused = site.livedex("generation", "switch", "default", "2")
     assert (refused.code, "generation 2 failed, because of ValueError" in refused.err) == (1, True)
+    again = site.livedex("apply")
+    assert (again.code, "livedex generation drop 2 makes room" in " ".join(again.err.split())) == (1, True)
     assert site.livedex("generation", "drop", "2").code == 0
     site.is_fold()

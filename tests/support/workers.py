@@ -190,6 +190,7 @@ class Workers:
         thread.start()
         try:
             until(lambda: not app.health.waiting_for or failures, timeout=60, what="the worker to be ready")
+            assert not failures, failures
             yield f"http://{app.http.address}"
         finally:
             app.stop.ask("the test is over")

@@ -18,6 +18,7 @@ from livedex.encoders import Encoder, ModelSpec, open_encoder, server_of
 from livedex.encoders.models import RERANKER_MARKS, find_model
 from livedex.encoders.probe import probe, to_bytes
 from livedex.errors import ConfigError
+from livedex.generations import take_alone
 
 MAX_INDEXED_DIMENSION = {"halfvec": 4000, "vector": 2000}  # pgvector's limits for HNSW
 FIXED = ("versions", "text_config", "encoder")  # what a collection that has documents keeps
@@ -122,7 +123,7 @@ def collection_steps(connection: Connection, wanted: Wanted, live: Live) -> list
     """What is to be done about a collection whose live generations these are; ConfigError for what must not be."""
     if not live:
         return [Step(say=f"create collection {wanted.name} {_describe(wanted)}", do=lambda: _create(connection, wanted))]
-    active, *others = live
+    active = live[0]
     steps = _update_steps(connection, wanted, active)
     differences = wanted.differences(active)
     if active.version_mode != wanted.settings.versions:
@@ -131,14 +132,12 @@ def collection_steps(connection: Connection, wanted: Wanted, live: Live) -> list
         return steps
     changes = ", ".join(differences.values())
     if _has_documents(connection, active.collection_id):
-        return [*steps, *_begin_steps(connection, wanted, others, differences)]
+        return [*steps, *_begin_steps(connection, wanted, live, differences)]
     return [*steps, Step(say=f"change {changes} of the empty collection {wanted.name}",
                          do=lambda: _recreate(connection, wanted, active))]  # fmt: skip
 
 
-def _begin_steps(
-    connection: Connection, wanted: Wanted, others: list[Generation], differences: Mapping[str, str]
-) -> list[Step]:
+def _begin_steps(connection: Connection, wanted: Wanted, live: Live, differences: Mapping[str, str]) -> list[Step]:
     """Begin a generation beside the active one, unless that was done before."""
     fixed = [differences[name] for name in FIXED if name in differences]
     if fixed:
@@ -146,6 +145,13 @@ def _begin_steps(
             f"collection {wanted.name} has documents and would change {', '.join(fixed)}: that cannot change in place; make a "
             "collection of another name with a source of its own, or keep the setting"
         )
+    collection_id, *others = live[0].collection_id, *live[1:]
+    for failed in catalogue.live(connection, states=("active", "failed"))[collection_id][1:]:
+        if not wanted.differences(failed):
+            raise ConfigError(
+                f"generation {failed.generation_id} of collection {wanted.name} is as the settings say, and failed: livedex "
+                f"generation list says why; once that is mended, livedex generation drop {failed.generation_id} makes room"
+            )
     for other in others:
         alike = not wanted.differences(other)
         number, command = other.generation_id, f"livedex generation {{}} {wanted.name}"
@@ -166,7 +172,7 @@ def _begin_steps(
         f"begin a generation of collection {wanted.name} beside the active one, to change {changes}: index workers build it, "
         "livedex generation list shows how far it is, and livedex generation switch makes it the active one"
     )
-    return [Step(say=say, do=lambda: _begin(connection, wanted))]
+    return [Step(say=say, do=lambda: _begin(connection, wanted, collection_id))]
 
 
 def _describe(wanted: Wanted) -> str:
@@ -210,8 +216,9 @@ def _create(connection: Connection, wanted: Wanted) -> None:
 def _recreate(connection: Connection, wanted: Wanted, present: Generation) -> None:
     """A new generation in the place of one that holds nothing yet."""
     with connection.transaction():
-        lock = {"key": catalogue.COLLECTION_LOCK, "collection_id": present.collection_id}
-        connection.execute(query("apply", "keep_collection"), lock)
+        take_alone(connection, present.collection_id, wanted.name)
+        if catalogue.generations(connection)[present.collection_id].generation_id != present.generation_id:
+            raise ConfigError(f"another change of collection {wanted.name} came first: run livedex apply again")
         if _has_documents(connection, present.collection_id):
             raise ConfigError(f"collection {wanted.name} got its first documents meanwhile: run livedex apply again")
         connection.execute(query("generations", "retire"), {"generation_id": present.generation_id})
@@ -222,15 +229,14 @@ def _recreate(connection: Connection, wanted: Wanted, present: Generation) -> No
         )
 
 
-def _begin(connection: Connection, wanted: Wanted) -> None:
+def _begin(connection: Connection, wanted: Wanted, collection_id: int) -> None:
     """A generation beside the active one. From now on no batch is applied that was not made for both."""
     with connection.transaction():
-        (present, *others) = next(of for of in catalogue.live(connection).values() if of[0].collection == wanted.name)
-        lock = {"key": catalogue.COLLECTION_LOCK, "collection_id": present.collection_id}
-        connection.execute(query("apply", "keep_collection"), lock)
+        take_alone(connection, collection_id, wanted.name)
+        others = catalogue.live(connection)[collection_id][1:]
         if any(other.state == "building" for other in others):
             raise ConfigError(f"another generation of collection {wanted.name} was begun meanwhile: run livedex apply again")
-        _create_generation(connection, wanted, present.collection_id, state="building")
+        _create_generation(connection, wanted, collection_id, state="building")
 
 
 def _create_generation(

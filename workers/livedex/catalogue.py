@@ -1,6 +1,6 @@
 """What the database says of collections: read by both workers and by `livedex apply`, never decided here."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -155,10 +155,15 @@ class Source:
 Live = tuple[Generation, ...]
 
 
-def live(connection: Connection) -> dict[int, Live]:
-    """The live generations of each collection that has an active one, by collection id."""
+LIVE = ("building", "active", "kept")
+
+
+def live(connection: Connection, *, states: Sequence[str] = LIVE) -> dict[int, Live]:
+    """The live generations of each collection that has an active one, by collection id; or those in other states, with the
+    active one.
+    """
     with connection.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(query("catalogue", "generations")).fetchall()
+        rows = cursor.execute(query("catalogue", "generations"), {"states": list(states)}).fetchall()
     found: dict[int, Live] = {}
     for row in rows:
         found[row["collection_id"]] = (*found.get(row["collection_id"], ()), Generation.from_row(row))

@@ -35,6 +35,7 @@ class Found:
     collection: str
     active_generation: int
     active_chunking: int
+    complete: bool  # nothing is left to the builder
 
     @property
     def embeddings(self) -> str:
@@ -69,12 +70,12 @@ def switch(connection: Connection, collection: str, generation_id: int, *, pace:
     """Search this generation from now on. ConfigError when it is not ready, with what is missing; ConflictError when batches in
     flight, or another operator, hold the collection for long.
     """
-    # before any batch has to wait: what is complete stays so, as every batch is written to it
+    # before any batch has to wait; what of it may change until then is asked again
     found = check_ready(connection, collection, generation_id, pace=pace)
     with _held(connection, found):
         found = _find(connection, generation_id)  # another operator may have been faster
         _refuse_unready(found)
-        if connection.execute(query("generations", "unbuilt"), {**found.arguments, "after": 0, "most": 1}).fetchone():
+        if found.state == "building" and not found.complete:
             raise _not_ready(found, "a document is not in it yet")
         connection.execute(query("generations", "switch"), found.arguments)
 
@@ -115,16 +116,24 @@ def _find(connection: Connection, generation_id: int) -> Found:
 @contextmanager
 def _held(connection: Connection, found: Found) -> Iterator[None]:
     """In a transaction in which no worker applies a batch to the collection, and no other operator changes its generations."""
-    lock = {"key": catalogue.COLLECTION_LOCK, "collection_id": found.collection_id}
+    with translated(), connection.transaction():
+        take_alone(connection, found.collection_id, found.collection)
+        yield
+
+
+def take_alone(connection: Connection, collection_id: int, name: str) -> None:
+    """Until this transaction ends, no batch is applied to the collection, and nobody else changes its generations.
+    ConflictError when it is in use for long.
+    """
     try:
-        with translated(), connection.transaction():
-            connection.execute(f"set local lock_timeout = {LOCK_TIMEOUT_MS}")
-            connection.execute(query("apply", "keep_collection"), lock)
-            yield
+        connection.execute(f"set local lock_timeout = {LOCK_TIMEOUT_MS}")
+        connection.execute(
+            query("apply", "keep_collection"), {"key": catalogue.COLLECTION_LOCK, "collection_id": collection_id}
+        )
     except errors.LockNotAvailable as error:
         raise ConflictError(
-            f"collection {found.collection} was in use for {LOCK_TIMEOUT_MS // 1000} s, by a batch or by another operator: "
-            "nothing was changed, try again"
+            f"collection {name} was in use for {LOCK_TIMEOUT_MS // 1000} s, by a batch or by another operator: nothing was "
+            "changed, try again"
         ) from error
 
 

@@ -81,14 +81,24 @@ def topic_of(admin: KafkaAdminClient, name: str) -> Topic | None:
 
 def topics_of(admin: KafkaAdminClient, names: Iterable[str]) -> dict[str, Topic]:
     """Those of the topics that Kafka has. UnavailableError when it does not say: only its word that one is not there counts."""
-    found: dict[str, Topic] = {}
+    told = tell_topics(admin, names)
+    for topic in told.values():
+        if isinstance(topic, UnavailableError):
+            raise topic
+    return {name: topic for name, topic in told.items() if isinstance(topic, Topic)}
+
+
+def tell_topics(admin: KafkaAdminClient, names: Iterable[str]) -> dict[str, Topic | UnavailableError]:
+    """What Kafka says of each topic that it does not say is not there: the topic, or why it does not say what it is."""
+    found: dict[str, Topic | UnavailableError] = {}
     for answer in admin.describe_topics(list(names)):
         code = answer["error_code"]
         if code == UnknownTopicOrPartitionError.errno:
             continue
         if code or not answer["partitions"]:
             why = for_code(code).__name__ if code else "it names no partitions"
-            raise UnavailableError("kafka", f"kafka does not describe topic {answer['name']}: {why}")
+            found[answer["name"]] = UnavailableError("kafka", f"kafka does not describe topic {answer['name']}: {why}")
+            continue
         found[answer["name"]] = Topic(topic_id=str(answer["topic_id"]), partitions=len(answer["partitions"]))
     return found
 

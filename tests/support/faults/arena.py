@@ -172,6 +172,8 @@ class Arena:
         ended = worker.stop(timeout=timeout)
         self._gone(worker, "terminated", counted=self._settled)
         assert ended == code, f"I11 a worker ended with {ended} after SIGTERM: {worker.log()[-2000:]}"
+        # it ends itself with 0, too, when it hangs: then without this line
+        assert code or "index.stopped" in worker.log(), f"I11 a worker hung after SIGTERM: {worker.log()[-2000:]}"
 
     def ended_itself(self, worker: Process, code: int, *, timeout: float = 30) -> None:
         """Wait until a worker has ended by itself, as it should, with this exit code."""

@@ -120,11 +120,18 @@ def _in_this_process(chosen: Settings, generation_id: int | None) -> Iterator[As
 
     with database(chosen), open_pool(chosen.database_url, size=1, name="livedex-search") as pool:
         encoders = Encoders(chosen.embedder, pool, opener(chosen), only=generation_id)
+        encoders.refresh()
+        if generation_id is not None and encoders.with_id(generation_id) is None:
+            raise ConfigError(
+                f"generation {generation_id} is not there, or is written no more: livedex generation list shows those that are"
+            )
         searcher = Searcher(pool, encoders, QueryEmbedder(encoders), QueryMetrics())
 
         def ask(body: dict[str, Any]) -> Answer:
             request = _request(body)
             generation = encoders.generation(request.collection, timeout=request.timeout_ms / 1000)
+            if generation is not None and generation_id not in (None, generation.generation_id):
+                raise ConfigError(f"generation {generation_id} is not one of collection {request.collection}")
             if generation is not None and request.mode != "text" and generation.generation_id not in encoders.loaded():
                 encoders.load(generation)
             for name in encoders.missing_rerankers(time.monotonic()) if request.rerank else ():

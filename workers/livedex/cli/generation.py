@@ -47,8 +47,8 @@ def switch(
         raise UsageError("--queries and --qrels belong together: give both, or none")
     chosen = settings()
     with database(chosen) as connection:
-        generations.check_ready(connection, collection, generation)
         if queries is not None and qrels is not None:
+            generations.check_ready(connection, collection, generation)
             _check_golden(chosen, collection, generation, read_judged(queries, qrels), tolerance)
         generations.switch(connection, collection, generation)
     people.print(f"collection {collection} is searched in generation {generation}")

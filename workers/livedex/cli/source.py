@@ -39,7 +39,8 @@ def reset(
 ) -> None:
     """Read a topic from its beginning again: after it was made anew, or when its log lost events.
 
-    What is indexed stays searchable meanwhile. What the log no longer has is removed once all of it was read.
+    What is indexed stays searchable meanwhile. What the log no longer has is removed once all of it was read; where versions
+    come from the source only with --versions-restarted: without it nothing tells what was read again from what was not.
     """
     chosen = settings()
     with database(chosen) as connection:

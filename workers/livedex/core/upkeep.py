@@ -34,7 +34,6 @@ class Pace:
     first_probe: float = 60.0  # between probes of an index of which nothing is known yet
     least_queries: int = 30  # from which a recall is told, over as many probes as it takes: of fewer it is noise
     retire: float = 10.0  # from the drop of a generation until its tables go: longer than a batch or a search is under way
-    retire_limit: float = 2.0  # for the moment in which they go, which nobody may read chunks in
     rebuild: float = 6 * 3600.0  # between two rebuilds of an index
     build_pause: float = 60.0  # before a build that failed is tried again; doubled each time, up to
     longest_pause: float = 3600.0

@@ -3,6 +3,7 @@
 Vectors are float32, shape (len(texts), dimension), in the order of the texts; L2-normalised when the metric is cosine.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -21,6 +22,14 @@ def normalised(vectors: Vectors) -> Vectors:
     """The vectors with length 1; a zero vector stays zero."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
+
+
+_NO_MEMORY = re.compile(r"out of memory|allocate memory|bad.?alloc", re.IGNORECASE)
+
+
+def no_memory(error: Exception) -> bool:
+    """Whether a model's library had no memory: each says so in its own way."""
+    return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None
 
 
 class EncodingStopped(Exception):  # noqa: N818 - not an error: it was asked for

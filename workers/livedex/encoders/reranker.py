@@ -45,7 +45,7 @@ def open_reranker(embedder: EmbedderName, name: str) -> Reranker:
 
         try:
             return OpenVinoReranker(folder)
-        except ConfigError as error:
+        except Exception as error:  # whatever openvino makes of the model
             if embedder == "openvino":
                 raise
             _log.warning("reranker.passed_over", encoder="openvino", why=str(error))

@@ -6,6 +6,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TypeVar
 
 from fastapi import FastAPI
@@ -14,7 +15,7 @@ from livedex import migrate
 from livedex.catalogue import Catalogue, Generation, Live, Target, opener
 from livedex.config import EmbedderName, Settings
 from livedex.core.upkeep import Pace
-from livedex.database import WRITER_SETTINGS, open_pool
+from livedex.database import WRITER_SETTINGS, first_line, open_pool
 from livedex.encoders import Encoder
 from livedex.encoders.shelf import Shelf
 from livedex.errors import ConfigError
@@ -144,8 +145,8 @@ class IndexApp:
         return Catalogue(sources=sources, targets=targets)
 
     def _opened(self, live: Live) -> Iterator[Target]:
-        """With their encoders. A generation beside the active one whose model is not to be had here is given up: else nothing
-        of the collection could be applied.
+        """With their encoders. One that is being built and whose model is not to be had here is left to other workers; a kept
+        one is given up: else nothing of the collection could be applied.
         """
         assert self._store is not None
         active, *others = live
@@ -153,9 +154,15 @@ class IndexApp:
         for made in others:
             try:
                 yield Target(generation=made, encoder=self._shelf.open(made))
-            except ConfigError as error:
+            except Exception as error:  # whatever a model makes of the libraries
+                what = {"generation": made.generation_id, "collection": made.collection, "why": first_line(error)}
+                if made.state == "building":
+                    _log.warning("index.generation_left_out", **what)
+                    continue
+                if not isinstance(error, ConfigError):
+                    raise
                 self._store.fail_generation(made, f"worker {self.name} cannot open its model: {error}")
-                _log.error("index.generation_failed", generation=made.generation_id, collection=made.collection, why=str(error))
+                _log.error("index.generation_failed", **what)
 
     def _look_around(self, worker: IndexWorker) -> None:
         """Take up what the watch saw, and tell it what this worker reads."""
@@ -164,6 +171,8 @@ class IndexApp:
         watch.partitions, watch.joined = worker.holdings.partitions, worker.joined
         while not watch.catalogues.empty():
             worker.follow(watch.catalogues.get())
+        while not watch.sources.empty():
+            worker.follow(replace(worker.catalogue, sources=watch.sources.get()))
         while not watch.went_back.empty():
             partition = watch.went_back.get()
             if partition in worker.holdings.partitions:

@@ -2,7 +2,7 @@
 their chunks, the dead letters.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -52,9 +52,9 @@ class Advance:
     event_time: datetime | None  # of the newest event in the batch
 
 
-def move_progress(connection: Connection, advance: Advance, live: Live) -> None:
-    """Move the progress by compare-and-set, which also locks it; FencedError when somebody else did, or may, or when other
-    generations than `live` are.
+def move_progress(connection: Connection, advance: Advance, live: Live) -> list[int]:
+    """Move the progress by compare-and-set, which also locks it; the generations that are built and not among `live`, for which
+    the batch was made. FencedError when another worker moved it, or may, or when `live` lacks one that is active or kept.
     """
     claim, generation = advance.claim, live[0]
     shared = {"key": catalogue.COLLECTION_LOCK, "collection_id": generation.collection_id}
@@ -72,12 +72,14 @@ def move_progress(connection: Connection, advance: Advance, live: Live) -> None:
             **fenced_by(live),
         },
     )
-    if moved.rowcount != 1:
+    row = moved.fetchone()
+    if row is None:
         raise FencedError(
             f"{claim.topic}[{claim.partition}] is no longer at offset {advance.expected_offset} under owner epoch "
             f"{claim.owner_epoch} with the generations {', '.join(str(each.generation_id) for each in live)}: another worker "
             "took it over, or livedex apply or generation changed them"
         )
+    return list(row[0])
 
 
 def fenced_by(live: Live) -> dict[str, Any]:
@@ -85,7 +87,9 @@ def fenced_by(live: Live) -> dict[str, Any]:
     return {"generation_id": live[0].generation_id, "live": sorted(each.generation_id for each in live)}
 
 
-def apply_documents(connection: Connection, live: Live, claim: Claim, plan: BatchPlan, keys: Keys) -> dict[str, DocumentResult]:
+def apply_documents(
+    connection: Connection, live: Live, claim: Claim, plan: BatchPlan, keys: Keys, *, left_out: Sequence[int] = ()
+) -> dict[str, DocumentResult]:
     """Write the documents that the version fence lets pass, with their maps; what became of each, by its id."""
     planned = {document.document_id: document for document in plan.documents}
     scope = {"collection_id": live[0].collection_id, "topic": claim.topic, "partition": claim.partition}
@@ -99,6 +103,9 @@ def apply_documents(connection: Connection, live: Live, claim: Claim, plan: Batc
     for generation in live:
         mapping = {doc_key: document.chunks_in(generation.chunking_id) for doc_key, document in accepted.items()}
         remapped |= map_chunks(connection, generation, mapping, keys.get(generation.generation_id, {}))
+    if left_out and accepted:
+        changed = {"generations": list(left_out), "doc_keys": list(accepted)}
+        connection.execute(query("index", "leave_to_builder"), changed)
     return {
         row["document_id"]: _result(planned[row["document_id"]].state, row, before.get(row["document_id"]), remapped)
         for row in written

@@ -53,14 +53,17 @@ class BuildStore(Store):
         return {doc_key: text for doc_key, version, text in rows if wanted[doc_key] == version}
 
     def map_built(
-        self, made: Generation, documents: Sequence[Unbuilt], chunks: Mapping[int, tuple[Chunk, ...]], keys: Mapping[bytes, int]
-    ) -> int:
-        """Give the generation these documents, as far as they are what was read; how many that were."""
+        self, active: Generation, made: Generation, documents: Sequence[Unbuilt],
+        chunks: Mapping[int, tuple[Chunk, ...]], keys: Mapping[bytes, int],
+    ) -> int:  # fmt: skip
+        """Give the generation these documents, as far as they are what was read from the active one; how many that were."""
         shared = {"key": catalogue.COLLECTION_LOCK, "collection_id": made.collection_id}
         known = [
             {"doc_key": each.doc_key, "content_version": each.content_version} for each in documents if each.doc_key in chunks
         ]
-        arguments = {"generation_id": made.generation_id, "documents": Jsonb(known)}
+        arguments = {
+            "generation_id": made.generation_id, "active_chunking": active.chunking_id, "documents": Jsonb(known),
+        }  # fmt: skip
         with self._connection() as connection, connection.transaction():
             connection.execute(query("index", "share_collection"), shared)
             unchanged = [row[0] for row in connection.execute(query("generations", "lock_unchanged"), arguments).fetchall()]
@@ -74,11 +77,25 @@ class BuildStore(Store):
         assert row is not None
         return int(row[0]), int(row[1])
 
-    def note_end(self, made: Generation, worker: str, seconds: float) -> None:
+    def note_end(self, made: Generation, seconds: float) -> None:
         """Let operators know when the generation will be complete, as it seems."""
-        arguments = {"generation_id": made.generation_id, "worker": worker, "seconds": seconds}
+        arguments = {"generation_id": made.generation_id, "seconds": seconds}
         with self._connection() as connection:
             connection.execute(query("generations", "note_end"), arguments)
+
+    def begin_pass(self, made: Generation, worker: str) -> int:
+        """Begin to look what the generation lacks; how many batches have left it out so far."""
+        arguments = {"generation_id": made.generation_id, "worker": worker}
+        with self._connection() as connection:
+            row = connection.execute(query("generations", "begin_pass"), arguments).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def end_pass(self, made: Generation, left_out: int) -> None:
+        """It lacked nothing that had been left out when the pass began."""
+        arguments = {"generation_id": made.generation_id, "left_out": left_out}
+        with self._connection() as connection:
+            connection.execute(query("generations", "end_pass"), arguments)
 
 
 def _chunkings(active: Generation, made: Generation) -> dict[str, int]:

@@ -61,6 +61,8 @@ class Holdings:
             self.partitions.pop(partition, None)
         for partition in gained:
             self.partitions[partition] = Partition(progress=PartitionProgress(stalled_since=time.time()))
+        if lost and not self.held[Hold.EMBEDDER]:  # whoever has what waited for it tells whether it is back
+            self._health.up("embedder")
 
     def due(self, busy: Callable[[TopicPartition], bool]) -> TopicPartition | None:
         """A partition to claim now. One with work in flight is not: that would be done twice, or fenced."""

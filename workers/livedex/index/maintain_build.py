@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 
 from livedex.catalogue import Catalogue, Target
 from livedex.core.chunking import Chunk
-from livedex.encoders.port import EncodingStopped
+from livedex.encoders.port import EncodingStopped, no_memory
 from livedex.errors import ConflictError, UnavailableError
 from livedex.index.building import BuildStore, Unbuilt
-from livedex.index.encoding import cut, encode
+from livedex.index.encoding import NOT_THE_TEXT, cut, encode
 from livedex.index.maintain_notes import Notes
 from livedex.lifecycle import Stop
 from livedex.observe import logger
@@ -41,6 +41,7 @@ class GenerationBuilder:
         self._look_every = look
         self._notes = notes
         self._clock = clock
+        self._complete: dict[int, float] = {}  # generations that lacked nothing, and when to look again
         self.elected = False
         self._thread = threading.Thread(target=self._run, name="upkeep-build", daemon=True)
 
@@ -62,6 +63,8 @@ class GenerationBuilder:
         while not self._stop.asked:
             for active, target in self._unfinished() if self.elected else ():
                 made = target.generation
+                if self._clock() < self._complete.get(made.generation_id, 0.0):
+                    continue
                 with self._notes.noting(f"building {made.collection}", made.generation_id):
                     self._build(active, target)
             self._stop.wait(min(1.0, self._look_every))
@@ -74,10 +77,14 @@ class GenerationBuilder:
     def _build(self, active: Target, target: Target) -> None:
         """Go through all documents once, from the first."""
         made, after = target.generation, 0
+        left_out = self._store.begin_pass(made, self._name)
         pace = _Estimate(self._clock)
-        while self._goes_on(target):
+        while self._goes_on(active, target):
             documents = self._store.unbuilt(active.generation, made, after)
             if not documents:
+                if not after:  # what batches left out since then is seen by the next pass
+                    self._store.end_pass(made, left_out)
+                    self._complete[made.generation_id] = self._clock() + self._look_every
                 return
             if not after:
                 _log.info("upkeep.generation_building", collection=made.collection, generation=made.generation_id)
@@ -87,14 +94,15 @@ class GenerationBuilder:
                 built, wanted = self._store.extent(active.generation, made)
                 seconds = pace.left(built, wanted)
                 if seconds is not None:
-                    self._store.note_end(made, self._name, seconds)
+                    self._store.note_end(made, seconds)
 
-    def _goes_on(self, target: Target) -> bool:
-        """Whether this worker may still build this generation."""
+    def _goes_on(self, active: Target, target: Target) -> bool:
+        """Whether this worker may still build this generation from that one."""
         if self._stop.asked or not self.elected:
             return False
-        live = {each.generation.generation_id for of in self._catalogue().targets.values() for each in of}
-        return target.generation.generation_id in live
+        live = self._catalogue().targets.get(target.generation.collection_id, ())
+        numbers = [each.generation.generation_id for each in live]
+        return numbers[:1] == [active.generation.generation_id] and target.generation.generation_id in numbers
 
     def _build_part(self, active: Target, target: Target, documents: Sequence[Unbuilt]) -> None:
         made = target.generation
@@ -108,12 +116,14 @@ class GenerationBuilder:
                 if each.doc_key in texts
             }
             keys = self._embedded(target, {found.digest: found for of in chunks.values() for found in of})
-            self._store.map_built(made, documents, chunks, keys)
+            self._store.map_built(active.generation, made, documents, chunks, keys)
         except EncodingStopped:
             return
-        except (UnavailableError, ConflictError):
+        except (*NOT_THE_TEXT, ConflictError):
             raise
         except Exception as error:
+            if no_memory(error):
+                raise UnavailableError("embedder", "the encoder has no memory for a document") from error
             why = f"{type(error).__name__}: {error}"[:300].replace("\0", "")
             self._store.fail_generation(made, why)
             _log.error("upkeep.generation_failed", collection=made.collection, generation=made.generation_id, why=why)

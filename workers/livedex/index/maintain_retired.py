@@ -1,7 +1,7 @@
-"""Takes away what generations had that were dropped: the table of their vectors, and the map of their chunking.
+"""Takes away what generations had that were dropped, or failed: the table of their vectors, and the map of their chunking.
 
-Some seconds after the drop, so that no worker has a batch or a search in flight that was made for them. Their chunks become
-orphans, and go like all others.
+Some seconds after that, so that no worker has a batch or a search in flight that was made for them. Their chunks become
+orphans, and go like all others. Of a failed one its row stays, which says why.
 """
 
 from livedex.core.upkeep import Pace
@@ -13,15 +13,16 @@ _log = logger("upkeep")
 
 
 def take_away(session: UpkeepSession, pace: Pace, stop: Stop) -> None:
-    """Of every generation that was dropped long enough ago. ConfigError when the session may not."""
+    """Of every generation that was given up long enough ago. ConfigError when the session may not."""
     for row in session.rows("retired", {"seconds": pace.retire}):
         session.as_owner()
-        chunking = {"chunking_id": row["chunking_id"]}
+        number, chunking = row["generation_id"], {"chunking_id": row["chunking_id"]}
         while session.execute("unmap", {**chunking, "most": pace.slice}):
             if stop.asked:
                 return
-        with session.limited(pace.retire_limit):  # who reads chunks for long is not to hold up everybody behind it
-            session.run("drop_embeddings", embeddings=f"embedding_{row['generation_id']}")
-            session.execute("forget_generation", {"generation_id": row["generation_id"]})
+        # the drop needs the table of chunks alone for a moment: who reads that for long must not hold up everybody behind it
+        session.drop_quickly(f"embedding_{number}")
+        if row["state"] == "retired":
+            session.execute("forget_generation", {"generation_id": number})
             session.execute("forget_chunking", chunking)
-        _log.info("upkeep.generation_gone", generation=row["generation_id"])
+        _log.info("upkeep.generation_gone", generation=number)

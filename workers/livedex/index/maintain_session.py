@@ -124,9 +124,11 @@ class UpkeepSession:
         """Run a named statement; how many rows it wrote. `planned_anew`: no plan of an earlier time is used."""
         return self._connection.execute(query("maintain", name), arguments, prepare=False if planned_anew else None).rowcount
 
-    def run(self, name: str, **identifiers: str) -> None:
-        """Run a named statement about a table or an index."""
-        self._connection.execute(query("maintain", name, **identifiers))
+    def drop_quickly(self, embeddings: str) -> None:
+        """Drop a table of vectors, if nobody is in the way at this moment."""
+        with self._connection.transaction():
+            self._connection.execute("set local lock_timeout = '100ms'")
+            self._connection.execute(query("maintain", "drop_embeddings", embeddings=embeddings))
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from livedex.catalogue import Target
 from livedex.core.change import Change, Reason, Rejection
 from livedex.core.chunking import Chunk
+from livedex.core.fold import DocumentState
 from livedex.core.isolate import Streak, isolate
 from livedex.core.plan import Chunks, DocumentPlan, DocumentResult, outcomes, plan, read
 from livedex.core.record import Place
-from livedex.encoders.port import EncodingStopped
+from livedex.encoders.port import EncodingStopped, no_memory
 from livedex.errors import ConflictError, SystemicError, UnavailableError
 from livedex.index.applying import merged
 from livedex.index.batch import Applied, PoisonFoundError, UnsettledError, Work
@@ -29,7 +30,8 @@ from livedex.observe import IndexMetrics, logger
 
 RECENT_VECTORS = 8192  # vectors kept in memory, 12 MB at 384 dimensions: enough for all batches in flight
 CHUNKS_PER_SLICE = 256  # seconds of encoding: what a worker that is killed in a large document has to make again
-MEMORY_TRIES = 4  # of a document that the encoder has no memory for, before it is at fault
+MEMORY_TRIES = 6  # of a document that the encoder has no memory for, while it has some for FEW_WORDS, before it is at fault
+FEW_WORDS = "a few words"
 DETAIL_CHARACTERS = 300  # of an encoder's message in a dead letter
 _log = logger("index")
 
@@ -183,23 +185,33 @@ class Stages:
                 vectors.update(self._encode_chunks(active, own) if own else {})
             except NOT_THE_TEXT:
                 raise
-            except MemoryError as error:
-                if len(documents) == 1:
-                    self._wait_for_memory(_content(documents[0]))
-                return error
             except Exception as error:  # noqa: BLE001 - whatever the model makes of a text
+                if len(documents) == 1 and no_memory(error):
+                    self._wait_for_memory(_content(documents[0]), active)
                 return error
             if own:
                 self._unembedded.passed()
             return None
 
         asking = [each for each in work.planned.documents if any(c.digest in todo for c in each.chunks_in(chunking))]
-        contents = ((_content(document), error) for document, error in isolate(asking, failure))
-        failed = {content.place.offset: self._at_fault(self._unembedded, content, error) for content, error in contents}
+        failed: dict[int, Rejection] = {}
+        try:
+            for document, error in isolate(asking, failure):
+                content = _content(document)
+                failed[content.place.offset] = self._at_fault(self._unembedded, content, error)
+        except UnavailableError:
+            if not failed:  # else those first: what was found out is not to be found out again
+                raise
         return vectors, failed
 
-    def _wait_for_memory(self, content: Change) -> None:
-        """Others may have used it up, so a document is tried again, a few times."""
+    def _wait_for_memory(self, content: Change, target: Target) -> None:
+        """Others may have used it up, so a document is tried again: without end while there is none for a few words either."""
+        try:
+            target.encoder.encode_documents([FEW_WORDS], stopped=self._stopped)
+        except EncodingStopped:
+            raise
+        except Exception as error:
+            raise UnavailableError("embedder", "the encoder has no memory") from error
         self._starved[content.place] += 1
         if self._starved[content.place] < MEMORY_TRIES:
             raise UnavailableError("embedder", "the encoder has no memory for a document")
@@ -219,7 +231,7 @@ class Stages:
         refused = {
             change.place.offset: self._at_fault(self._unstored, change, error)
             for document, error in isolate(work.planned.documents, failure)
-            for change in document.state.parts
+            for change in _blamed(document, failure)
         }
         return PoisonFoundError(refused) if refused else None
 
@@ -249,12 +261,16 @@ class Stages:
 
     @contextmanager
     def _spared(self, target: Target) -> Iterator[None]:
-        """What fails on a generation that is not searched ends that generation, and not the collection."""
+        """A text that a generation beside the active one cannot take ends that generation, and not the collection. What fails
+        whatever the text is, is waited for.
+        """
         try:
             yield
-        except (UnavailableError, EncodingStopped, ConflictError):
+        except (*NOT_THE_TEXT, ConflictError):
             raise
         except Exception as error:
+            if no_memory(error):
+                raise UnavailableError("embedder", "the encoder has no memory for a document") from error
             why = f"{type(error).__name__}: {error}"[:DETAIL_CHARACTERS].replace("\0", "")
             number = target.generation.generation_id
             if self._store.fail_generation(target.generation, why):
@@ -276,6 +292,20 @@ def _slices(chunks: Mapping[bytes, Chunk]) -> Iterator[dict[bytes, Chunk]]:
     items = list(chunks.items())
     for start in range(0, len(items), CHUNKS_PER_SLICE):
         yield dict(items[start : start + CHUNKS_PER_SLICE])
+
+
+def _blamed(document: DocumentPlan, failure: Callable[[Sequence[DocumentPlan]], object]) -> Sequence[Change]:
+    """Those events of a refused document whose part is refused alone; all where none is."""
+    events = document.state.parts
+    if len(events) == 1:
+        return events
+    content, metadata = document.state.content, document.state.metadata
+    alone = {
+        "content": replace(document, state=DocumentState(content=content, metadata=None)),
+        "metadata": replace(document, state=DocumentState(content=None, metadata=metadata), chunks=None),
+    }
+    refused = [name for name, part in alone.items() if failure([part]) is not None]
+    return [change for name, change in (("content", content), ("metadata", metadata)) if name in refused and change] or events
 
 
 def _content(document: DocumentPlan) -> Change:

@@ -156,8 +156,8 @@ class Store:
         results: dict[str, DocumentResult] | None = None
         try:
             with self._connection() as connection, connection.transaction():
-                move_progress(connection, advance, live)
-                done = apply_documents(connection, live, advance.claim, plan, keys) if plan.documents else {}
+                left_out = move_progress(connection, advance, live)
+                done = apply_documents(connection, live, advance.claim, plan, keys, left_out=left_out) if plan.documents else {}
                 write_dead_letters(connection, advance, plan)
                 results = done  # from here on there is only the commit
         except UnavailableError as error:

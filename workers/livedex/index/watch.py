@@ -19,7 +19,7 @@ from livedex.core.continuity import broken_topic
 from livedex.errors import ConfigError, UnavailableError
 from livedex.index.partition import Partition
 from livedex.index.store import Store
-from livedex.kafka import describe, open_admin, topics_of
+from livedex.kafka import describe, open_admin, tell_topics
 from livedex.lifecycle import Health, Stop
 from livedex.observe import IndexMetrics, logger
 
@@ -56,6 +56,7 @@ class Watch:
         self.began = time.time()
         self.ends: Mapping[TopicPartition, int] = {}  # the log's end offsets
         self.catalogues: SimpleQueue[Catalogue] = SimpleQueue()  # what to follow from now on, each time that changed
+        self.sources: SimpleQueue[Mapping[str, Source]] = SimpleQueue()  # the same, where only their states changed
         self.went_back: SimpleQueue[TopicPartition] = SimpleQueue()  # the database forgot progress that was committed
 
     def start(self) -> None:
@@ -106,13 +107,27 @@ class Watch:
     def _take_up(self, followed: Followed) -> None:
         """Open the models of what changed, in this thread: it takes seconds, and the consumer has to go on."""
         try:
-            self.catalogues.put(self._open_catalogue(followed))
-        except ConfigError as error:
+            catalogue = self._open_catalogue(followed)
+        except (ConfigError, UnavailableError) as error:
             self._next_opening = self._looks + LOOKS_PER_REFUSAL
             self._health.fails("catalogue", error)
+            self._follow_sources(followed)
             return
-        self._followed = followed
+        self.catalogues.put(catalogue)
+        self._next_opening = self._looks + LOOKS_PER_REFUSAL
+        self._followed = (
+            followed[0],
+            {number: tuple(each.generation for each in of) for number, of in catalogue.targets.items()},
+        )
         self._health.works("catalogue")
+
+    def _follow_sources(self, followed: Followed) -> None:
+        """Where some model cannot be opened: stops and resets count all the same, of all sources whose models are open."""
+        before, live = self._followed
+        known = {topic: source for topic, source in followed[0].items() if topic in before}
+        if known != before:
+            self._followed = ({**before, **known}, live)
+            self.sources.put(self._followed[0])
 
     def _look_at_kafka(self) -> None:
         try:
@@ -147,9 +162,14 @@ class Watch:
     def _look_at_topics(self, admin: KafkaAdminClient) -> None:
         """Stop the sources whose topic is not what it was: the client may read on without noticing."""
         sources, live = self._stored
-        found = topics_of(admin, sources) if sources else {}
+        told = tell_topics(admin, sources) if sources else {}
         for topic, source in sources.items():
+            found = told.get(topic)
+            if isinstance(found, UnavailableError):  # of this one nobody knows what it is; the others are judged
+                self._health.fails(f"topic {topic}", found)
+                continue
+            self._health.works(f"topic {topic}")
             known = source.known(live[source.collection_id][0].version_mode)
-            why = broken_topic(known, found.get(topic)) if source.state != "stopped" else None
+            why = broken_topic(known, found) if source.state != "stopped" else None
             if why is not None:
                 self._store.stop_source(source, why)

@@ -84,8 +84,9 @@ class Encoders:
         """Take these for what is live now, collection by collection."""
         found = list(live)
         self._live = [generation for of in found for generation in of]
+        served = [self._served(of) for of in found]
         chosen = [each for each in self._live if each.generation_id == self._only]
-        self._generations = {each.collection: each for each in [*(of[0] for of in found), *chosen]}
+        self._generations = {each.collection: each for each in [*served, *chosen]}
         self._seen_at = time.monotonic()
 
     def reranker(self, generation: Generation) -> Reranker:
@@ -104,6 +105,14 @@ class Encoders:
         """Load one; for one thread only. ConfigError when it cannot be had."""
         self._tried[name] = now
         self._rerankers = {**self._rerankers, name: open_reranker(self._embedder, name)}
+
+    def _served(self, live: Live) -> Generation:
+        """The active generation; while its model is not loaded, the one that was searched before, if that is still written."""
+        active = live[0]
+        before = self._generations.get(active.collection)
+        if before is None or active.generation_id in self._loaded:
+            return active
+        return next((each for each in live if each.generation_id == before.generation_id), active)
 
     def missing(self, now: float) -> list[Generation]:
         """The live generations whose encoder is to be loaded; what did not load is left alone for a while."""

@@ -27,6 +27,7 @@ _STATUS_OF = {
     "42704": HTTPStatus.NOT_FOUND,
     "42501": HTTPStatus.FORBIDDEN,
     "57014": HTTPStatus.GATEWAY_TIMEOUT,
+    "LX001": HTTPStatus.SERVICE_UNAVAILABLE,  # its generation was dropped, twice in this search
 }
 # The same of whole classes.
 _STATUS_OF_CLASS = {

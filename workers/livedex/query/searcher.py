@@ -19,13 +19,15 @@ from psycopg_pool import ConnectionPool
 from livedex.catalogue import Generation
 from livedex.database import Connection, query, translated
 from livedex.errors import TimedOutError, UnavailableError, UsageError
-from livedex.observe import QueryMetrics
+from livedex.observe import QueryMetrics, logger
 from livedex.query.active import Encoders
 from livedex.query.embedding import QueryEmbedder
 
+_log = logger("query")
 Mode = Literal["hybrid", "vector", "text"]
 DROPPED = "LX001"  # SQLSTATE: the generation was dropped since the text was embedded
 CANDIDATES, MOST_CANDIDATES = 20, 50  # that are reranked: at least, and at most, however many rows are asked for
+TIE = 1e-6  # how much lower the next of them is scored
 RERANK_RESERVE = 0.005  # seconds before the deadline: the answer is still to be written
 LOOK_TIMEOUT = 1.0  # seconds that a look at the progress may take, however little of the deadline is left
 
@@ -69,9 +71,8 @@ class _Asked:
 
     @property
     def chosen(self) -> dict[str, str]:
-        """The generation that a vector is of, for the query: it is searched, whatever becomes the active one meanwhile."""
-        made = self.generation if self.vector is not None else None
-        return {"generation": str(made.generation_id) if made is not None else ""}
+        """The generation that it was prepared for, for the query: that is searched, whatever is the active one by then."""
+        return {"generation": str(self.generation.generation_id) if self.generation is not None else ""}
 
 
 class Searcher:
@@ -175,7 +176,7 @@ class Searcher:
 
     def _reranked(self, asked: "_Asked", rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], bool]:
         """(the rows in the reranker's order, False), or as they are and True when there was no time for it, or no reranker yet.
-        Those behind the candidates keep their order, and their place.
+        Those behind the candidates keep their order, with scores below.
         """
         search, generation = asked.search, asked.generation
         if generation is None or not rows:
@@ -188,9 +189,14 @@ class Searcher:
             )
         except (TimedOutError, UnavailableError):
             return rows[: search.k], True
+        except Exception as error:  # noqa: BLE001 - whatever the model makes of a passage, the rows are there
+            _log.error("query.rerank_failed", collection=generation.collection, error=type(error).__name__)
+            return rows[: search.k], True
         order = sorted(range(len(judged)), key=lambda number: -scores[number])  # stable: ties as they were
         best = [{**judged[number], "score": float(scores[number])} for number in order]
-        return [*best, *rest][: search.k], False
+        lowest = best[-1]["score"]
+        below = [{**row, "score": lowest - TIE * number} for number, row in enumerate(rest, 1)]
+        return [*best, *below][: search.k], False
 
     def _again(self, asked: "_Asked", took: dict[str, float]) -> list[dict[str, Any]]:
         self._encoders.refresh(timeout=_left(asked.deadline))

@@ -13,7 +13,7 @@ from livedex.config import EmbedderName
 from livedex.encoders import ModelSpec
 from livedex.encoders.hash import HashEncoder
 from livedex.encoders.port import Vectors
-from livedex.errors import UnavailableError
+from livedex.errors import ConfigError, UnavailableError
 from livedex.index.app import IndexApp
 from support.kafka import Log
 from support.waiting import until
@@ -45,6 +45,8 @@ class Index:
 
     def _open(self, embedder: EmbedderName, generation: Generation) -> MoodyEncoder:
         del embedder
+        if generation.identity.model == "absent":
+            raise ConfigError("the model 'absent' was not found")
         self.encoder = MoodyEncoder(ModelSpec(model=generation.identity.model))
         return self.encoder
 
@@ -52,6 +54,12 @@ class Index:
         """Upserts of documents with these names; the end of the log."""
         posts = [self.log.post(self.topic, {"id": name, "text": text.format(name), "title": title}) for name in names]
         return [post() for post in posts][-1].offset + 1
+
+    def send_together(self, *names: str, title: str | None = None) -> int:
+        """The same, so that they come in one batch."""
+        return self.log.send_together(
+            self.topic, [{"id": name, "text": f"A text of {name}.", "title": title} for name in names]
+        )
 
     def caught_up(self, end: int) -> None:
         """Wait until everything is applied."""
@@ -145,7 +153,7 @@ def test_an_encoder_that_fails_on_everything_skips_nothing(index: Index) -> None
         raise ValueError("the weights are gone")
 
     index.encoder.mood = broken
-    end = index.log.send_together(index.topic, [{"id": name, "text": f"A text of {name}."} for name in names(40)])
+    end = index.send_together(*names(40))
     until(lambda: f"{index.topic}[0]" in index.not_ready_for(), what="the worker to be not ready")
     until(lambda: index.held("systemic") == 1, what="the gauge")
     assert (index.progress(), index.letters()) == (0, [])
@@ -234,12 +242,81 @@ def test_what_postgres_refuses_is_isolated_too(index: Index, refusal: str) -> No
     ]
 
 
+def test_of_two_events_of_a_document_the_one_that_is_refused_is_at_fault(index: Index) -> None:
+    """A good text is applied beside newer metadata that a table does not take, in one batch."""
+    index.workers.execute("alter table livedex.document add constraint refused check (not metadata ? 'bad')")
+    events = [{"id": "a", "text": "A text."}, {"id": "a", "op": "metadata", "metadata": {"bad": 1}}]
+    end = index.log.send_together(index.topic, events)
+    index.caught_up(end)
+    assert index.documents() == {"a"}
+    assert index.workers.rows('select "offset", reason from livedex.dead_letter') == [(end - 1, "storing-failed")]
+
+
+def test_a_moment_without_memory_makes_no_dead_letter(index: Index) -> None:
+    """A model's library says in its own way that it has none, for a single record and for a few words alike."""
+
+    def starved(texts: Sequence[str], vectors: Vectors) -> Vectors:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    index.encoder.mood = starved
+    end = index.send("good 0")
+    until(lambda: index.encoder.calls > 20, what="many tries")
+    assert (index.progress(), index.letters(), index.not_ready_for()) == (0, [], ["embedder"])
+    index.encoder.mood = lambda _, vectors: vectors
+    index.caught_up(end)
+    assert index.documents() == {"good 0"}
+
+
+def test_documents_that_no_memory_is_enough_for_are_found_one_after_another(index: Index) -> None:
+    """Each is tried a few times, while there is memory for a few words; three of them take three times as long as one."""
+
+    def starved(texts: Sequence[str], vectors: Vectors) -> Vectors:
+        if any("huge" in text for text in texts):
+            raise MemoryError
+        return vectors
+
+    index.encoder.mood = starved
+    end = index.send_together("huge 1", "good 1", "huge 2", "good 2", "huge 3")
+    index.caught_up(end)
+    assert {name for name, _ in index.letters()} == {"huge 1", "huge 2", "huge 3"}
+    assert index.documents() == {"good 1", "good 2"}
+    assert index.encoder.calls < 100
+
+
+def test_a_source_is_stopped_also_while_another_collections_model_is_missing(index: Index) -> None:
+    """And goes on when it is live again: what cannot be opened concerns its own collection only."""
+    index.caught_up(index.send("good 0"))
+    connection = index.workers.connect()
+    connection.execute("insert into livedex.collection (name) values ('other')")
+    connection.execute(
+        """with chunked as (
+             insert into livedex.chunking (collection_id, parameters, max_tokens, text_config)
+             select c.collection_id, k.parameters, k.max_tokens, k.text_config
+               from livedex.collection c, livedex.chunking k where c.name = 'other' returning collection_id, chunking_id
+           ), made as (
+             insert into livedex.generation (collection_id, chunking_id, model, model_revision, encoder, dimension)
+             select collection_id, chunking_id, 'absent', '1', 'hash', 4 from chunked returning collection_id, generation_id
+           )
+           select 1"""
+    )
+    connection.execute(
+        """update livedex.collection c set active_generation = g.generation_id
+             from livedex.generation g where g.collection_id = c.collection_id and c.name = 'other'"""
+    )
+    until(lambda: "catalogue" in index.not_ready_for(), what="the model to be missed")
+    connection.execute("update livedex.source set state = 'stopped', reason = 'an operator stopped it'")
+    until(lambda: index.held("stopped") == 1, what="the source to be left")
+    end = index.send("good 1")
+    connection.execute("update livedex.source set state = 'live', reason = null")
+    index.caught_up(end)
+    assert index.documents() == {"good 0", "good 1"}
+    connection.close()
+
+
 def test_a_database_that_refuses_everything_skips_nothing(index: Index) -> None:
     """Twenty refusals in a row are the database's fault."""
-    index.encoder.mood = away  # until all are in the log, so that they come in one batch
-    end = index.send(*names(40), title="any")
     index.workers.execute("alter table livedex.document add constraint refused check (title is null)")
-    index.encoder.mood = lambda _, vectors: vectors
+    end = index.send_together(*names(40), title="any")
     until(lambda: f"{index.topic}[0]" in index.not_ready_for(), what="the worker to be not ready")
     assert (index.progress(), index.letters()) == (0, [])
     index.workers.execute("alter table livedex.document drop constraint refused")

@@ -8,6 +8,7 @@ from kafka import TopicPartition
 from prometheus_client import Gauge
 
 from livedex.catalogue import Source
+from livedex.errors import UnavailableError
 from livedex.index.holdings import Holdings
 from livedex.index.partition import Hold
 from livedex.index.pipeline import Ownership
@@ -31,7 +32,7 @@ def held(hold: Hold) -> Holdings:
     unused: Any = None
     reader: Any = Reader()
     metrics = IndexMetrics()
-    health = Health(Gauge("up", "", ["dependency"], registry=None), "kafka")
+    health = Health(Gauge("up", "", ["dependency"], registry=None), "kafka", "embedder")
     own = Holdings(
         source=reader, claims=unused, ownership=Ownership(), metrics=metrics, health=health, jitter=lambda: 0.0
     )  # fmt: skip
@@ -39,6 +40,18 @@ def held(hold: Hold) -> Holdings:
     if hold is Hold.STOPPED:
         own.leave(PLACE, "the log was cut off")
     return own
+
+
+def test_who_has_nothing_left_that_waited_for_the_encoder_does_not_wait_for_it() -> None:
+    """The partition went to another worker: whether the encoder is back is told there."""
+    own = held(Hold.CLAIM)
+    health = own._health
+    health.down("embedder", UnavailableError("embedder", "it does not answer"))
+    own.partitions[PLACE].held(Hold.EMBEDDER, 0.0, due=None)
+    own.changed([TopicPartition("t", 1)], [])
+    assert "embedder" in health.waiting_for
+    own.changed([], [PLACE])
+    assert "embedder" not in health.waiting_for
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from kafka import KafkaConsumer
 from livedex.config import KafkaSettings
 from livedex.core.continuity import Topic
 from livedex.errors import ConfigError, UnavailableError
-from livedex.kafka import PROTECTED, open_client, topics_of
+from livedex.kafka import PROTECTED, open_client, tell_topics, topics_of
 
 HERE = {"name": "here", "error_code": 0, "topic_id": "id", "partitions": [0, 1]}
 
@@ -35,6 +35,15 @@ def test_topics_are_told_with_identity_and_size() -> None:
     """A topic that Kafka does not know is left out."""
     gone = {"name": "gone", "error_code": 3, "topic_id": None, "partitions": []}
     assert asked(HERE, gone) == {"here": Topic(topic_id="id", partitions=2)}
+
+
+def test_each_topic_is_told_apart() -> None:
+    """One that may not be seen hides no other."""
+    hidden = {"name": "hidden", "error_code": 29, "topic_id": None, "partitions": []}
+    admin: Any = Admin(hidden, HERE)
+    told = tell_topics(admin, ["hidden", "here"])
+    assert told["here"] == Topic(topic_id="id", partitions=2)
+    assert isinstance(told["hidden"], UnavailableError)
 
 
 @pytest.mark.parametrize(

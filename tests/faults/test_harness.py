@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -12,6 +14,7 @@ from livedex.core.change import Rejection, VersionMode, decode
 from livedex.core.record import Record
 from support.faults import broker, checks, oracle, snapshot
 from support.faults.arena import Arena
+from support.faults.audit import DocumentChange
 from support.faults.poison import poisons
 from support.faults.proxy import Proxy
 from support.faults.script import Script
@@ -150,6 +153,43 @@ def test_damage_is_seen(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
         arena.rows(damage + " returning 1")
         with pytest.raises(AssertionError, match=said):
             checks.fold_equality(snapshot.take(arena.world.direct.database_url), records, numbered_by="log")
+
+
+SOUND = DocumentChange(
+    seq=1, txid=1, op="UPDATE", document_id="a", content_version=(0, 5, 5), metadata_version=(0, 5, 5), deleted=False,
+    title="t", metadata={},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        ({"content_version": (0, 4, 4)}, "content_version of a fell"),
+        ({"metadata_version": (0, 4, 9)}, "metadata_version of a fell"),
+        ({}, "was written again"),
+        ({"metadata_version": (0, 6, 6), "title": "other"}, "the content of a changed without its version"),
+        ({"metadata_version": (0, 6, 6), "deleted": True}, "the content of a changed without its version"),
+        ({"content_version": (0, 6, 6), "metadata": {"n": 1}}, "the metadata of a changed without its version"),
+        ({"op": "DELETE"}, "was deleted, and its versions with it"),
+    ],
+)
+def test_a_version_that_does_not_rise_is_seen(after: dict[str, Any], said: str) -> None:
+    """In the history of a document's row, statement by statement."""
+    checks.versions_rise([SOUND, replace(SOUND, seq=2, content_version=(0, 6, 6), title="other")])
+    with pytest.raises(AssertionError, match=f"I3 .*{said}"):
+        checks.versions_rise([SOUND, replace(SOUND, seq=2, **after)])
+
+
+def test_what_is_missing_or_counted_twice_is_seen() -> None:
+    """Records that the broker acknowledged and has not, and events that no worker counted, or two."""
+    record = Record(topic="t", partition=0, offset=3, timestamp_ms=0, key=b"a", value=b"{}")
+    checks.acknowledged_is_there([record.place], [record])
+    with pytest.raises(AssertionError, match=r"acknowledged records are not in the log.*t:0:3"):
+        checks.acknowledged_is_there([record.place], [])
+    checks.counted_once(1, [record])
+    for counted in (0, 2):
+        with pytest.raises(AssertionError, match="I8 the workers counted"):
+            checks.counted_once(counted, [record])
 
 
 def test_an_unknown_removal_is_an_error(open_arena: Callable[..., Arena]) -> None:

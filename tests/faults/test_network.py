@@ -150,6 +150,7 @@ def test_14_a_bad_network_to_the_broker(open_arena: Callable[..., Arena], links:
     arena.wait_for(lambda: arena.applied() > 200, what="the work to go on")
     arena.watch_for(5)
     links.kafka.heal()
+    assert (links.kafka.delayed if fault == "slow" else links.kafka.torn) > 0, "the network must have been bad"
     load.stop()
     del worker
     caught_up(arena)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -245,7 +246,7 @@ def test_what_postgres_refuses_is_isolated_too(index: Index, refusal: str) -> No
 def test_of_two_events_of_a_document_the_one_that_is_refused_is_at_fault(index: Index) -> None:
     """A good text is applied beside newer metadata that a table does not take, in one batch."""
     index.workers.execute("alter table livedex.document add constraint refused check (not metadata ? 'bad')")
-    events = [{"id": "a", "text": "A text."}, {"id": "a", "op": "metadata", "metadata": {"bad": 1}}]
+    events: list[dict[str, Any]] = [{"id": "a", "text": "A text."}, {"id": "a", "op": "metadata", "metadata": {"bad": 1}}]
     end = index.log.send_together(index.topic, events)
     index.caught_up(end)
     assert index.documents() == {"a"}

@@ -61,6 +61,7 @@ class Proxy:
         self.port = port or free_port()
         self.faults = Faults()
         self.cut_replies = 0  # commits that reached the server and whose reply the client never got
+        self.torn = self.delayed = 0  # how often a connection was reset, and bytes were held up
         self._upstream = upstream
         self._random = random.Random(seed)
         self._lock = threading.Lock()
@@ -154,9 +155,11 @@ class Proxy:
     def _weather(self, link: _Link, way: str) -> bool:
         """Hold a chunk back as long as the faults say; False when its connection is to be reset."""
         if self.faults.resets and self._random.random() < self.faults.resets:
+            self.torn += 1
             return False
         delay = self.faults.latency + self.faults.jitter * self._random.random()
         if delay:
+            self.delayed += 1
             link.ended.wait(delay)
         with self._changed:
             self._changed.wait_for(lambda: getattr(self.faults, way) or link.ended.is_set())

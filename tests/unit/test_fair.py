@@ -47,6 +47,17 @@ def test_everything_comes_out_once_and_in_the_order_of_its_partition(partitions:
         assert partition != out[place - 1][0] or left == {partition}
 
 
+def test_one_of_the_others_may_be_asked_for() -> None:
+    """Without waiting; none of those that are under way."""
+    queue: FairQueue[str] = FairQueue()
+    for item in ("large 0", "small 0", "large 1"):
+        queue.put(item.split()[0], item)
+    assert queue.get() == "large 0"
+    assert queue.other(["large"]) == "small 0"
+    assert queue.other(["large"]) is None
+    assert queue.get() == "large 1"
+
+
 def test_who_asks_an_empty_queue_waits() -> None:
     """Until something comes."""
     queue: FairQueue[str] = FairQueue()

@@ -254,6 +254,23 @@ def test_slices_are_staged_ahead_and_applied_as_one(run: Run) -> None:
     assert run.steps.lookups == [{b"0", b"1", b"2"}] * 2
 
 
+def test_a_large_batch_makes_no_other_partition_wait_for_all_of_it(run: Run) -> None:
+    """Between two of its slices a batch of each of them comes first; its own partition keeps its order."""
+    large, small = claim_of(0), claim_of(1)
+    for claim in (large, small):
+        run.ownership.take(claim)
+    run.steps.slices = 4
+    went_on = threading.Event()
+    run.steps.at["slice 0", 1] = lambda: went_on.wait(10) and None
+    run.submit(large, 1)
+    run.submit(large, 2)
+    run.submit(small, 1)
+    went_on.set()
+    run.until_ended(3)
+    assert run.steps.passed.index(("apply", 1, 1)) < run.steps.passed.index(("embed", 0, 1))
+    assert run.steps.offsets("apply", 0) == [1, 2]
+
+
 def test_the_encoder_is_one_slice_ahead_at_most(run: Run) -> None:
     """While the first slice is being staged the second is encoded, and waits to be taken."""
     claim, encoded, go_on = claim_of(0), threading.Event(), threading.Event()

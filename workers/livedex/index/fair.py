@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -34,8 +34,17 @@ class FairQueue(Generic[T]):
                 self._changed.wait()
             turn = (partition for partition in self._waiting if partition != self._served)
             self._served = partition = next(turn, self._served)  # nobody twice while another one waits
-            items = self._waiting.pop(partition)
-            item = self._take(items)
-            if items:
-                self._waiting[partition] = items
-            return item
+            return self._taken(partition)
+
+    def other(self, than: Collection[Hashable]) -> T | None:
+        """The next item of a partition that is none of these; None when none waits."""
+        with self._changed:
+            found = next((partition for partition in self._waiting if partition not in than), None)
+            return None if found is None else self._taken(found)
+
+    def _taken(self, partition: Hashable) -> T:
+        items = self._waiting.pop(partition)
+        item = self._take(items)
+        if items:
+            self._waiting[partition] = items
+        return item

@@ -1,9 +1,10 @@
 """The pipeline: poll > plan > embed > stage > apply, on threads with bounded queues between them.
 
 A batch is planned when the encoder is free for it, and no sooner: until then it waits where the partitions are served in turn,
-and where newer versions of its documents join it. Batches of a partition stay in order. Any surprise has one answer: the
-partition is disowned, everything of it in flight is dropped, and the worker claims it again and reads on from the database's
-progress. Nothing is lost, because nothing moves the progress but `apply`.
+and where newer versions of its documents join it. Between two slices of a large batch one of another partition goes first.
+Batches of a partition stay in order. Any surprise has one answer: the partition is disowned, everything of it in flight is
+dropped, and the worker claims it again and reads on from the database's progress. Nothing is lost, because nothing moves the
+progress but `apply`.
 """
 
 import queue
@@ -127,10 +128,13 @@ class Pipeline:
         self._metrics = metrics
         self._ended: queue.SimpleQueue[End] = queue.SimpleQueue()
         self._entry: FairQueue[Work] = FairQueue(take_joined)  # bounded by the bytes that the worker lets in flight
-        staging, applying = Handover(), queue.Queue[Any](BATCHES_TO_APPLY)
+        self._under_way: list[tuple[str, int]] = []  # partitions whose batches are planned or embedded, the latest last
+        self._encoding: dict[str, Callable[[Work], Any]] = {"plan": stages.plan, "embed": self._embed}
+        self._staging = Handover()
+        applying: queue.Queue[Any] = queue.Queue(BATCHES_TO_APPLY)
         self._threads = [
-            self._thread({"plan": stages.plan, "embed": self._embed}, self._entry.get, staging.put),
-            self._thread({"stage": stages.stage}, staging.get, applying.put),
+            self._thread(self._encoding, self._entry.get, self._staging.put),
+            self._thread({"stage": stages.stage}, self._staging.get, applying.put),
             self._thread({"apply": stages.apply}, applying.get, self._ended.put),
         ]
 
@@ -151,21 +155,42 @@ class Pipeline:
         return ends
 
     def _embed(self, work: Work) -> Work:
-        """Embed a batch; of a large one all but the last slice is staged by then."""
-        with Ahead(self._stages.stage, self._ownership.holds) as ahead:
-            return ahead.settled(self._stages.embed(work, ahead.keep))
+        """Embed a batch; of a large one all but the last slice is staged by then, and other partitions came in between."""
+        claim = work.batch.claim
+        self._under_way.append((claim.topic, claim.partition))
+        try:
+            with Ahead(self._stages.stage, self._ownership.holds) as ahead:
+
+                def keep(done: Work) -> Work:
+                    kept = ahead.keep(done)
+                    self._give_way()
+                    return kept
+
+                return ahead.settled(self._stages.embed(work, keep))
+        finally:
+            self._under_way.pop()
+
+    def _give_way(self) -> None:
+        """Let a batch of another partition go first: a large document is minutes of work, and others are not to wait for it."""
+        other = self._entry.other(self._under_way)
+        if other is not None:
+            self._pass_on(self._encoding, other, self._staging.put)
 
     def _thread(
         self, steps: Mapping[str, Callable[[Work], Any]], take: Callable[[], Work], forward: Callable[[Any], None]
     ) -> threading.Thread:
         def run() -> None:
             while True:
-                done: Any = take()
-                for name, step in steps.items():
-                    done = done if isinstance(done, Dropped) else self._guarded(name, step, done)
-                (self._ended.put if isinstance(done, Applied | Dropped) else forward)(done)
+                self._pass_on(steps, take(), forward)
 
         return threading.Thread(target=run, name=" and ".join(steps), daemon=True)
+
+    def _pass_on(self, steps: Mapping[str, Callable[[Work], Any]], work: Work, forward: Callable[[Any], None]) -> None:
+        """Take a batch through the steps of a thread, to the next one or to its end."""
+        done: Any = work
+        for name, step in steps.items():
+            done = done if isinstance(done, Dropped) else self._guarded(name, step, done)
+        (self._ended.put if isinstance(done, Applied | Dropped) else forward)(done)
 
     def _guarded(self, name: str, step: Callable[[Work], Any], work: Work) -> Any:
         """The step's result, or the batch dropped."""

@@ -23,9 +23,10 @@ from livedex.encoders import Encoder
 from livedex.encoders.shelf import Later, Shelf
 from livedex.errors import ConfigError, ConflictError
 from livedex.index.batch import Batch, PoisonFoundError, Work
+from livedex.index.blame import detail
 from livedex.index.letters import Letter, LetterStore, State
 from livedex.index.refusals import RefusedError
-from livedex.index.stages import DETAIL_CHARACTERS, Stages
+from livedex.index.stages import Stages
 from livedex.index.store import STAGING_CONNECTIONS
 from livedex.observe import IndexMetrics
 
@@ -116,8 +117,7 @@ class Letters:
         except PoisonFoundError as found:
             (rejection,) = found.rejections.values()
         except RefusedError as error:
-            detail = f"{type(error).__name__}: {error}"[:DETAIL_CHARACTERS].replace("\0", "")
-            rejection = Rejection(reason=Reason.STORING_FAILED, detail=detail)
+            rejection = Rejection(reason=Reason.STORING_FAILED, detail=detail(error))
         attempts = self._store.fail(letter, rejection)
         return _answer(letter, Result.FAILED, reason=rejection.reason, attempts=attempts, detail=rejection.detail)
 

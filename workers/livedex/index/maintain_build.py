@@ -13,6 +13,7 @@ from livedex.catalogue import Catalogue, Target
 from livedex.core.chunking import Chunk
 from livedex.encoders.port import EncodingStopped, no_memory
 from livedex.errors import ConflictError, UnavailableError
+from livedex.index.blame import detail
 from livedex.index.building import BuildStore, Unbuilt
 from livedex.index.encoding import NOT_THE_TEXT, cut, encode
 from livedex.index.maintain_notes import Notes
@@ -124,7 +125,7 @@ class GenerationBuilder:
         except Exception as error:
             if no_memory(error):
                 raise UnavailableError("embedder", "the encoder has no memory for a document") from error
-            why = f"{type(error).__name__}: {error}"[:300].replace("\0", "")
+            why = detail(error)
             self._store.fail_generation(made, why)
             _log.error("upkeep.generation_failed", collection=made.collection, generation=made.generation_id, why=why)
             raise

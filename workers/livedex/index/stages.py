@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livedex.catalogue import Target
-from livedex.core.change import Change, Reason, Rejection
+from livedex.core.change import Change, Rejection
 from livedex.core.chunking import Chunk
-from livedex.core.fold import DocumentState
-from livedex.core.isolate import Streak, isolate
+from livedex.core.isolate import isolate
 from livedex.core.plan import Chunks, DocumentPlan, DocumentResult, outcomes, plan, read
 from livedex.core.record import Place
 from livedex.encoders.port import EncodingStopped, no_memory
-from livedex.errors import ConflictError, SystemicError, UnavailableError
+from livedex.errors import ConflictError, UnavailableError
 from livedex.index.applying import merged
 from livedex.index.batch import Applied, PoisonFoundError, UnsettledError, Work
+from livedex.index.blame import Blame, blamed, detail
 from livedex.index.encoding import NOT_THE_TEXT, cut, encode
 from livedex.index.recent import RecentVectors
 from livedex.index.refusals import RefusedError, UnknownCommitError
@@ -32,7 +32,6 @@ RECENT_VECTORS = 8192  # vectors kept in memory, 12 MB at 384 dimensions: enough
 CHUNKS_PER_SLICE = 256  # seconds of encoding: what a worker that is killed in a large document has to make again
 MEMORY_TRIES = 6  # of a document that the encoder has no memory for, while it has some for FEW_WORDS, before it is at fault
 FEW_WORDS = "a few words"
-DETAIL_CHARACTERS = 300  # of an encoder's message in a dead letter
 _log = logger("index")
 
 
@@ -56,9 +55,8 @@ class Stages:
         self._clock = clock
         self._stopped = stopped
         self._recent = RecentVectors(RECENT_VECTORS)
-        self._failures_in_a_row = failures_in_a_row
-        self._unembedded = Streak(failures_in_a_row)
-        self._unstored = Streak(failures_in_a_row)
+        self._unembedded = Blame("embedder", failures_in_a_row)
+        self._unstored = Blame("postgres", failures_in_a_row)
         self._starved: Counter[Place] = Counter()  # tries of documents that the encoder had no memory for, each alone
 
     def plan(self, work: Work) -> Work:
@@ -70,7 +68,7 @@ class Stages:
             try:
                 planned = plan(reading, stored, lambda change: self._chunk(change, batch.targets))
             except UnreadableTextError as error:
-                poisoned[error.change.place.offset] = self._at_fault(self._unembedded, error.change, error)
+                poisoned[error.change.place.offset] = self._unembedded.at_fault(error.change, error)
                 continue
             keys = {made.generation_id: self._store.known_chunks(made, planned.chunks(made.chunking_id)) for made in batch.live}
             return replace(work, poisoned=poisoned, plan=planned, keys=keys)
@@ -198,7 +196,7 @@ class Stages:
         try:
             for document, error in isolate(asking, failure):
                 content = _content(document)
-                failed[content.place.offset] = self._at_fault(self._unembedded, content, error)
+                failed[content.place.offset] = self._unembedded.at_fault(content, error)
         except UnavailableError:
             if not failed:  # else those first: what was found out is not to be found out again
                 raise
@@ -229,29 +227,11 @@ class Stages:
             return None
 
         refused = {
-            change.place.offset: self._at_fault(self._unstored, change, error)
+            change.place.offset: self._unstored.at_fault(change, error)
             for document, error in isolate(work.planned.documents, failure)
-            for change in _blamed(document, failure)
+            for change in blamed(document, failure)
         }
         return PoisonFoundError(refused) if refused else None
-
-    def _at_fault(self, streak: Streak, change: Change, error: Exception) -> Rejection:
-        """Why a change cannot be indexed; SystemicError when so many cannot that they are not at fault."""
-        detail = f"{type(error).__name__}: {error}"[:DETAIL_CHARACTERS].replace("\0", "")
-        storing = streak is self._unstored
-        if streak.failed(change.place):
-            raise SystemicError(
-                "postgres" if storing else "embedder",
-                f"{'the database' if storing else 'the encoder'} failed on {self._failures_in_a_row} records in a row, at last "
-                f"with {type(error).__name__}: nothing is skipped, and it goes on by itself once that is mended. If really the "
-                "records are at fault, set LIVEDEX_FAILURES_IN_A_ROW higher to make them dead letters",
-            ) from error
-        return Rejection(
-            reason=Reason.STORING_FAILED if storing else Reason.EMBEDDING_FAILED,
-            detail=detail,
-            document_id=change.document_id,
-            version=change.version,
-        )
 
     def _encode_chunks(self, target: Target, chunks: Mapping[bytes, Chunk]) -> dict[bytes, NDArray[np.float32]]:
         made = encode(target, chunks, self._stopped)
@@ -271,7 +251,7 @@ class Stages:
         except Exception as error:
             if no_memory(error):
                 raise UnavailableError("embedder", "the encoder has no memory for a document") from error
-            why = f"{type(error).__name__}: {error}"[:DETAIL_CHARACTERS].replace("\0", "")
+            why = detail(error)
             number = target.generation.generation_id
             if self._store.fail_generation(target.generation, why):
                 _log.error("index.generation_failed", generation=number, collection=target.generation.collection, why=why)
@@ -292,20 +272,6 @@ def _slices(chunks: Mapping[bytes, Chunk]) -> Iterator[dict[bytes, Chunk]]:
     items = list(chunks.items())
     for start in range(0, len(items), CHUNKS_PER_SLICE):
         yield dict(items[start : start + CHUNKS_PER_SLICE])
-
-
-def _blamed(document: DocumentPlan, failure: Callable[[Sequence[DocumentPlan]], object]) -> Sequence[Change]:
-    """Those events of a refused document whose part is refused alone; all where none is."""
-    events = document.state.parts
-    if len(events) == 1:
-        return events
-    content, metadata = document.state.content, document.state.metadata
-    alone = {
-        "content": replace(document, state=DocumentState(content=content, metadata=None)),
-        "metadata": replace(document, state=DocumentState(content=None, metadata=metadata), chunks=None),
-    }
-    refused = [name for name, part in alone.items() if failure([part]) is not None]
-    return [change for name, change in (("content", content), ("metadata", metadata)) if name in refused and change] or events
 
 
 def _content(document: DocumentPlan) -> Change:

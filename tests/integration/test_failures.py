@@ -261,7 +261,7 @@ def test_a_moment_without_memory_makes_no_dead_letter(index: Index) -> None:
 
     index.encoder.mood = starved
     end = index.send("good 0")
-    until(lambda: index.encoder.calls > 20, what="many tries")
+    until(lambda: index.encoder.calls > 14, what="more tries than a document has")
     assert (index.progress(), index.letters(), index.not_ready_for()) == (0, [], ["embedder"])
     index.encoder.mood = lambda _, vectors: vectors
     index.caught_up(end)

@@ -99,7 +99,7 @@ class Holdings:
         own = self.partitions.get(partition)
         if own is None or not self._source.holds(partition):
             return
-        own.attempts += 1
+        own.attempts = 0 if isinstance(error, PoisonFoundError) else own.attempts + 1
         pause = 0.0 if isinstance(error, PoisonFoundError) else backoff(own.attempts, self._jitter())
         own.held(hold_of(error), time.time(), due=time.monotonic() + pause)
         if isinstance(error, UnavailableError):

@@ -92,7 +92,10 @@ class Stages:
         while True:
             failed: dict[int, Rejection] = {}
             for target in work.batch.targets:
-                work, failed = self._embed_for(target, work, keep or self.stage)
+                try:
+                    work, failed = self._embed_for(target, work, keep or self.stage)
+                except UnavailableError as error:
+                    raise _found(work) or error from error
                 if failed:
                     break
             if not failed:
@@ -198,7 +201,7 @@ class Stages:
                 content = _content(document)
                 failed[content.place.offset] = self._unembedded.at_fault(content, error)
         except UnavailableError:
-            if not failed:  # else those first: what was found out is not to be found out again
+            if not failed:  # else those first
                 raise
         return vectors, failed
 
@@ -272,6 +275,12 @@ def _slices(chunks: Mapping[bytes, Chunk]) -> Iterator[dict[bytes, Chunk]]:
     items = list(chunks.items())
     for start in range(0, len(items), CHUNKS_PER_SLICE):
         yield dict(items[start : start + CHUNKS_PER_SLICE])
+
+
+def _found(work: Work) -> PoisonFoundError | None:
+    """What was found to be at fault in a batch that has to be begun again: not to be found out again."""
+    found = {offset: why for offset, why in work.poisoned.items() if offset not in work.batch.poisoned}
+    return PoisonFoundError(found) if found else None
 
 
 def _content(document: DocumentPlan) -> Change:

@@ -67,6 +67,7 @@ class IndexApp:
         app.include_router(health_routes(self.health, self.metrics.registry, before_scrape=self._measure_progress))
         listener = listen(settings.http_host, settings.metrics_port, "LIVEDEX_METRICS_PORT")
         self.http = HttpServer(app, listener)
+        self._began = time.time()
         # unique to this start, so that operators can tell two workers, and two lives of one, apart
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
 
@@ -181,10 +182,12 @@ class IndexApp:
 
     def _measure_progress(self) -> None:
         """Set the gauges that depend on the time of the scrape."""
-        watch = self._watch
-        if watch is None:
+        now, watch = time.time(), self._watch
+        if watch is None:  # what there is to follow cannot be asked yet: as far as the settings say
+            for topic in self._settings.sources:
+                self.metrics.staleness.labels(topic, "0").set(max(0.0, now - self._began))
             return
-        now, ends = time.time(), watch.ends
+        ends = watch.ends
         self.metrics.staleness.clear()
         self.metrics.offset_lag.clear()
         for partition in () if watch.joined else watch.unowned:  # there may be events since then, and nobody looks

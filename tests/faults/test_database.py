@@ -85,8 +85,8 @@ def caught_up(arena: Arena, *, since: float | None = None) -> None:
 @pytest.mark.parametrize("seconds", [OUTAGE, pytest.param(LONG_OUTAGE, marks=pytest.mark.scenario(13, seconds=170))])
 @pytest.mark.parametrize("when", ["at-start", "in-the-middle"])
 def test_13_postgres_is_away(open_arena: Callable[..., Arena], server: Server, when: str, seconds: float) -> None:
-    """A Postgres that is away for long ends no worker and makes no dead letter; staleness tells of it, at the start of the topics
-    that the settings name; and half a minute after it is back everything is applied.
+    """A Postgres that is away for long ends no worker and makes no dead letter; staleness tells of it, at the start of the
+    topics that the settings name; and half a minute after it is back everything is applied.
     """
     arena = open_arena()
     load = arena.load(8_000, rate=40)

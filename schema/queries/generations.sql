@@ -11,7 +11,7 @@ select g.generation_id as generation, c.name as collection, g.state, g.reason, g
          where m.chunking_id = g.chunking_id and m.ordinal = 0) end as built,
        case g.state when 'building' then (select count(*) from livedex.document_chunk m join livedex.generation a using (chunking_id)
          where a.generation_id = c.active_generation and m.ordinal = 0) end as documents,
-       u.ends_at, u.problem,
+       u.ends_at, u.problem, g.state = 'building' and coalesce(u.complete_at = u.left_out, false) as complete,
        (select bool_or(i.valid) from livedex.vector_indexes i
          where i.relation = to_regclass('livedex.embedding_' || g.generation_id)) as index_ready
   from livedex.generation g

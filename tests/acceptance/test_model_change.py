@@ -127,4 +127,4 @@ def _built(workers: Workers) -> float:
 def _ready(workers: Workers) -> bool:
     with workers.connect() as connection:
         row = next(row for row in generations.read(connection) if row["generation"] == 2)
-    return bool(row["built"] == row["documents"] and row["index_ready"])
+    return bool(row["complete"] and row["index_ready"])

@@ -90,7 +90,9 @@ class Site:
 
     def built(self, number: int) -> None:
         """Wait until a generation has all documents."""
-        until(lambda: self.generations()[number]["built"] == self.generations()[number]["documents"], what="all to be built")
+        until(lambda: self.generations()[number]["complete"], what="all to be built")
+        row = self.generations()[number]
+        assert row["built"] == row["documents"]
 
     def search(self, text: str = TEXT, **body: Any) -> dict[str, Any]:
         """By vector alone: the document with just this text has a score of 1, if both were embedded by one model."""
@@ -263,7 +265,7 @@ def test_the_list_is_for_people_and_programs(site: Site) -> None:
         (2, "building", 24),
     ]
     shown = site.workers.run("generation", "list", config=site.config, COLUMNS="200")
-    assert "building, 1 of 1 documents" in shown.stdout
+    assert "building, 1 of 1 documents, complete" in shown.stdout
     told = json.loads(site.workers.run("status", "--json", config=site.config).stdout)["collections"][0]["generations"]
     assert [(row["generation"], row["built"], row["documents"]) for row in told] == [(2, 1, 1)]
 

@@ -72,7 +72,9 @@ def describe(generation: dict[str, Any]) -> str:
         return f"{generation['state']}, because of {generation['reason']}" if generation["reason"] else str(generation["state"])
     built = f"building, {generation['built']} of {generation['documents']} documents"
     left = (generation["ends_at"] - datetime.now(UTC)).total_seconds() if generation["ends_at"] else 0.0
-    if generation["built"] < generation["documents"] and left > 0:
+    if generation["complete"]:
+        built += ", complete"
+    elif left > 0:
         built += f", about {max(1, round(left / 60))} min left"
     return f"{built}; {generation['problem']}" if generation["problem"] else built
 

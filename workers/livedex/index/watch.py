@@ -47,6 +47,7 @@ class Watch:
         self._open_catalogue = open_catalogue
         self._admin: KafkaAdminClient | None = None
         self._looks = 0
+        self._tried: Followed | None = None  # what was last tried to be opened
         self._next_opening = 0
         self._kafka_answered = time.time()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -89,7 +90,8 @@ class Watch:
         for source in followed[0].values():
             if source.state == "rebuilding":
                 self._store.finish_rebuild(source.topic)
-        if followed != self._followed and self._looks >= self._next_opening:
+        again = followed == self._tried  # it was opened in part, or not at all
+        if followed != self._followed and (not again or self._looks >= self._next_opening):
             self._take_up(followed)
 
     def _look_at_progress(self) -> None:
@@ -106,15 +108,14 @@ class Watch:
 
     def _take_up(self, followed: Followed) -> None:
         """Open the models of what changed, in this thread: it takes seconds, and the consumer has to go on."""
+        self._tried, self._next_opening = followed, self._looks + LOOKS_PER_REFUSAL
         try:
             catalogue = self._open_catalogue(followed)
         except (ConfigError, UnavailableError) as error:
-            self._next_opening = self._looks + LOOKS_PER_REFUSAL
             self._health.fails("catalogue", error)
             self._follow_sources(followed)
             return
         self.catalogues.put(catalogue)
-        self._next_opening = self._looks + LOOKS_PER_REFUSAL
         self._followed = (
             followed[0],
             {number: tuple(each.generation for each in of) for number, of in catalogue.targets.items()},

@@ -4,7 +4,7 @@ update livedex.generation set state = 'failed', reason = %(reason)s, left_at = c
  where generation_id = %(generation_id)s and state in ('building', 'kept')
 
 -- name: list
--- Every generation of every collection, or of one. `documents`: those that have chunks, and of them those that a generation that is
+-- Every generation of every collection. `documents`: those that have chunks, and of them those that a generation that is
 -- being built has.
 select g.generation_id as generation, c.name as collection, g.state, g.reason, g.model, g.dimension, g.metric, g.storage, g.created_at,
        case g.state when 'building' then (select count(*) from livedex.document_chunk m
@@ -17,7 +17,7 @@ select g.generation_id as generation, c.name as collection, g.state, g.reason, g
   from livedex.generation g
   join livedex.collection c using (collection_id)
   left join livedex.upkeep u using (generation_id)
- where g.state <> 'retired' and (%(collection)s::text is null or c.name = %(collection)s)
+ where g.state <> 'retired'
  order by c.name, g.generation_id
 
 -- name: find

@@ -49,10 +49,10 @@ class Found:
         return {name: getattr(self, name) for name in names}
 
 
-def read(connection: Connection, collection: str | None = None) -> list[dict[str, Any]]:
-    """Every generation, as plain values; of one collection if it is named."""
+def read(connection: Connection) -> list[dict[str, Any]]:
+    """Every generation, as plain values."""
     with translated(), connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query("generations", "list"), {"collection": collection}).fetchall()
+        return cursor.execute(query("generations", "list")).fetchall()
 
 
 def check_ready(connection: Connection, collection: str, generation_id: int, *, pace: Pace | None = None) -> Found:

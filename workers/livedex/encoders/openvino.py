@@ -64,11 +64,8 @@ class OpenVinoEncoder:
 
     def _compile(self, model: Converted) -> str:
         """Compile in the fastest precision that gives torch's vectors, and return it."""
-        import openvino
-
-        fast = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         found = 0.0
-        for precision in ("bf16", "f32") if fast else ("f32",):
+        for precision in precisions():
             found = float(self._cosines(model, model.graph, precision).min())
             _log.info("encoder.checked", encoder="openvino", precision=precision, cosine=round(found, 6))
             if found >= TOLERANCE:
@@ -95,7 +92,7 @@ class OpenVinoEncoder:
         import openvino
 
         texts = [model.facts.document_prompt + text for text in TEXTS]
-        self._compiled: Any = openvino.Core().compile_model(graph, "CPU", _hints(precision, graph))
+        self._compiled: Any = openvino.Core().compile_model(graph, "CPU", hints(precision, graph))
         return cosines(normalised(self._vectors(texts)), model.reference)
 
     def _encode(self, prompt: str, texts: Sequence[str], stopped: Callable[[], bool] = lambda: False) -> Vectors:
@@ -135,7 +132,16 @@ def _tokenizers(model: Converted, max_tokens: int) -> tuple[Any, Any]:
     return counting, reading
 
 
-def _hints(precision: str, graph: Path) -> dict[str, Any]:
+def precisions() -> tuple[str, ...]:
+    """What this processor can do that may give torch's numbers, fastest first."""
+    import openvino
+
+    fast = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return ("bf16", "f32") if fast else ("f32",)
+
+
+def hints(precision: str, graph: Path) -> dict[str, Any]:
+    """How a graph is compiled."""
     return {
         "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",

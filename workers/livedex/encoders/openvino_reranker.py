@@ -1,7 +1,6 @@
 """The OpenVINO adapter of cross-encoders: bfloat16 where the processor has it and the scores stay close to torch's."""
 
 import json
-import os
 import threading
 import time
 from collections.abc import Sequence
@@ -12,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livedex.encoders.batching import batches
+from livedex.encoders.conversion import FACTS
 from livedex.encoders.converted import converted
 from livedex.encoders.models import digest_of
+from livedex.encoders.openvino import hints, precisions
 from livedex.encoders.reranker import Scores, in_turn, too_late
 from livedex.encoders.reranker_conversion import RerankerFacts, pairs
 from livedex.errors import ConfigError
@@ -32,7 +33,7 @@ class OpenVinoReranker:
         from tokenizers import Tokenizer
 
         model = converted(folder, digest_of(folder), by="reranker_conversion")
-        self._facts = RerankerFacts(**json.loads((model.folder / "facts.json").read_text()))
+        self._facts = RerankerFacts(**json.loads((model.folder / FACTS).read_text()))
         self._tokenizer = Tokenizer.from_file(str(model.tokenizer))
         self._tokenizer.enable_truncation(self._facts.max_tokens, strategy="longest_first")
         self._lock = threading.Lock()
@@ -48,17 +49,10 @@ class OpenVinoReranker:
         import openvino
 
         core = openvino.Core()
-        fast = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         span = max(float(np.ptp(reference)), 1.0)
         off = float("inf")
-        for precision in ("bf16", "f32") if fast else ("f32",):
-            hints = {
-                "INFERENCE_PRECISION_HINT": precision,
-                "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_NUM_THREADS": len(os.sched_getaffinity(0)),
-                "CACHE_DIR": str(graph.parent / "compiled"),
-            }
-            self._compiled: Any = core.compile_model(graph, "CPU", hints)
+        for precision in precisions():
+            self._compiled: Any = core.compile_model(graph, "CPU", hints(precision, graph))
             off = float(np.abs(self._logits(pairs(), float("inf")) - reference).max()) / span
             _log.info("reranker.checked", encoder="openvino", precision=precision, off=round(off, 4))
             if off <= TOLERANCE:

@@ -84,7 +84,8 @@ def test_a_model_change_survives_kills(workers: Workers, log: Log, tmp_path: Pat
         with workers.connect() as connection:
             generations.switch(connection, "default", 2)
         until(lambda: asking.generations[-1] == 2, what="searches in the new generation")
-        time.sleep(2)  # of updates that are written to both
+        before = updates.sent
+        until(lambda: updates.sent >= before + 40, what="updates that are written to both")
         with workers.connect() as connection:
             began = time.monotonic()
             generations.rollback(connection, "default")

@@ -131,8 +131,7 @@ class Arena:
         """Start an index worker whose encoder this arena controls; `at`, `eager` and `clock` as in `sabotage`."""
         options = [f"--at={moment}" for moment in at] + [f"--without={name}" for name in self._without]
         options += [*(["--eager"] if eager else []), f"--clock={clock}", f"--encoder={self.encoder.folder}"]
-        if self._collects:
-            options.append(f"--collect-every={COLLECT_EVERY}")
+        options.append(f"--collect-every={COLLECT_EVERY}" if self._collects else "--keep-orphans")
         process = self.workers.sabotaged(options, config or self.config, **environment)
         self.alive.append(process)
         self.oplog.note("arena", "worker started", pid=process.popen.pid, options=options)

@@ -1,12 +1,13 @@
 """Runs `livedex` with something turned off or at a moment's mercy: only tests start workers in this way.
 
     python -m support.faults.sabotage [--without PROTECTION]... [--at POINT[:N]=ACTION]... [--encoder FOLDER]
-                                      [--eager] [--clock SECONDS] [--collect-every SECONDS] index
+                                      [--eager] [--clock SECONDS] [--collect-every SECONDS | --keep-orphans] index
 
 `--at staged:3=kill` sends SIGKILL to the worker itself when it reaches the point for the third time; other actions are stop
 (SIGSTOP) and term (SIGTERM).
-`--clock` is by how much the worker's clock is ahead, `--collect-every` how often its upkeep looks for orphans. Nothing of this
-is in livedex: what is patched is named in `removals` and `moments`.
+`--clock` is by how much the worker's clock is ahead, `--collect-every` how often its upkeep looks for orphans; with
+`--keep-orphans` it waits for their grace however many they are. Nothing of this is in livedex: what is patched is named in
+`removals` and `moments`.
 """
 
 import argparse
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument("--eager", action="store_true")
     parser.add_argument("--clock", type=float, default=0.0)
     parser.add_argument("--collect-every", type=float, default=0.0)
+    parser.add_argument("--keep-orphans", action="store_true")
     parser.add_argument("command", nargs="+")
     chosen = parser.parse_args()
 
@@ -42,7 +44,9 @@ def main() -> None:
     if chosen.eager:
         _eager()
     if chosen.collect_every:
-        _collect_every(chosen.collect_every)
+        _pace(look=chosen.collect_every, shortest_sweep=chosen.collect_every)  # where a sweep comes after ten seconds at least
+    if chosen.keep_orphans:
+        _pace(most_unmapped=1.0)
     if chosen.clock:
         _shift_clock(chosen.clock)
     faulthandler.register(signal.SIGUSR1)  # the arena asks before it ends a worker of a scenario that failed
@@ -61,13 +65,13 @@ def _eager() -> None:
     source.SETTINGS["partition_assignment_strategy"] = [RangePartitionAssignor]
 
 
-def _collect_every(seconds: float) -> None:
-    """An upkeep that sweeps so often, where it would give a sweep ten seconds at least."""
+def _pace(**settings: Any) -> None:
+    """Another pace of the upkeep."""
     from livedex.core.upkeep import Pace
     from livedex.index import app
 
     module: Any = app
-    module.Pace = functools.partial(Pace, look=seconds, shortest_sweep=seconds)
+    module.Pace = functools.partial(Pace, **settings)
 
 
 def _shift_clock(ahead: float) -> None:

@@ -56,7 +56,7 @@ select c.digest, c.chunk_key
  where c.collection_id = %(collection_id)s and c.digest = any(%(digests)s)
 
 -- name: staging_table
-create temporary table if not exists {staging} (digest bytea, context text, text text, embedding {storage}) on commit delete rows
+create temporary table if not exists {staging} (digest bytea, context text, text text, embedding {type}) on commit delete rows
 
 -- name: copy_staging
 copy {staging} (digest, context, text, embedding) from stdin with (format binary)

@@ -21,7 +21,9 @@ select g.generation_id, g.chunking_id, c.collection_id, c.name as collection, g.
        g.state = 'building' and u.complete_at is null as filling,
        extract(epoch from c.orphan_grace)::float8 as grace,
        g.index_method = 'hnsw' as wanted,
-       g.storage || '_' || case g.metric when 'dot' then 'ip' else g.metric end || '_ops' as operators,
+       case g.storage
+         when 'bit' then '(binary_quantize(embedding)::bit(' || g.dimension || ')) bit_hamming_ops'
+         else 'embedding ' || g.storage || '_' || case g.metric when 'dot' then 'ip' else g.metric end || '_ops' end as indexed,
        (select min(i.name::text) from livedex.vector_indexes i where i.relation = t.oid and i.valid) as ready,
        array(select i.name::text from livedex.vector_indexes i where i.relation = t.oid and not i.valid and i.own order by i.name) as left_over,
        exists (select from pg_locks l
@@ -52,7 +54,7 @@ select s.topic, p.partition, p.next_offset
  where s.collection_id = %(collection_id)s
 
 -- name: build_index
-create index concurrently {index} on livedex.{embeddings} using hnsw (embedding {operators})
+create index concurrently {index} on livedex.{embeddings} using hnsw ({indexed})
 
 -- name: rebuild_index
 reindex index concurrently livedex.{index}

@@ -41,7 +41,7 @@ create table livedex.generation (
   encoder         text not null,
   dimension       int not null constraint generation_dimension check (dimension between 1 and 16000),
   metric          text not null default 'cosine' constraint generation_metric check (metric in ('cosine', 'dot', 'l2')),
-  storage         text not null default 'halfvec' constraint generation_storage check (storage in ('halfvec', 'vector')),
+  storage         text not null default 'halfvec' constraint generation_storage check (storage in ('halfvec', 'vector', 'bit')),
   index_method    text not null default 'hnsw' constraint generation_index_method check (index_method in ('hnsw', 'none')),
   query_prompt    text not null default '',
   document_prompt text not null default '',

@@ -56,6 +56,11 @@ begin
 end
 $$;
 
+-- The type of the vectors that are stored. Of storage bit the index has the signs only; the vectors rank what it finds.
+create function livedex.vector_type(storage text) returns text
+language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp
+return case storage when 'bit' then 'halfvec' else storage end;
+
 -- Makes the table of a generation's vectors. Its index is built later, behind the rows: row by row it costs ten times as much.
 create function livedex.create_embedding_table(wanted int) returns void
 language plpgsql set search_path = pg_catalog, livedex, pg_temp as $$
@@ -65,7 +70,7 @@ declare
 begin
   select * into strict g from livedex.generation where generation_id = wanted;
   execute format('create table livedex.embedding_%s (chunk_key bigint primary key references livedex.chunk on delete cascade, '
-                 'embedding %s.%s(%s) not null)', g.generation_id, home, g.storage, g.dimension);
+                 'embedding %s.%s(%s) not null)', g.generation_id, home, livedex.vector_type(g.storage), g.dimension);
   -- beside the row and not in TOAST: every candidate's vector is read
   execute format('alter table livedex.embedding_%s alter embedding set storage plain, '
                  'set (autovacuum_vacuum_scale_factor = 0.05)', g.generation_id);

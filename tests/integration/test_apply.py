@@ -253,12 +253,14 @@ def test_a_reranker_can_be_set_at_any_time(place: Provisioned) -> None:
         ({"text_config": ""}, "is no text search configuration"),
         ({"text_config": "nowhere.english"}, "is no text search configuration"),
         ({"text_config": "a.b.c.d"}, "is no text search configuration"),
-        ({"storage": "bit"}, "storage bit"),
+        ({"storage": "bit", "metric": "dot"}, "storage bit with metric dot: signs compare directions only"),
+        ({"model": "hash-4001", "storage": "bit"}, "4001 dimensions, storage bit indexes at most 4000"),
+        ({"model": "hash-16", "dimension": 17}, "'hash-16' has 16 dimensions, and 17 are asked for"),
         ({"model": "hash-4001"}, "4001 dimensions, storage halfvec indexes at most 4000"),
         ({"model": "hash-2001", "storage": "vector"}, "2001 dimensions, storage vector indexes at most 2000"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_made_is_refused(place: Provisioned, collection: dict[str, str], message: str) -> None:
+def test_what_cannot_be_made_is_refused(place: Provisioned, collection: dict[str, Any], message: str) -> None:
     """The error names the collection and what of it is wrong; nothing is left behind."""
     place.refused(message, {"docs": collection})
 

@@ -84,6 +84,21 @@ def test_each_metric_and_storage_has_its_index(
     assert f"{storage}_{operators}_ops" in definition[0]
 
 
+def test_the_index_of_storage_bit_has_the_signs(
+    connection: Connection, database_url: str, kafka_settings: KafkaSettings, indexes: Callable[[], list[Any]]
+) -> None:
+    """It is made over the signs alone, and the probe, which ranks what it finds by the vectors, finds the nearest."""
+    made = create_collection(connection, "default", model="hash-64", storage="bit")
+    filled(connection, made, documents(300, 64))
+    with upkeep(database_url, kafka_settings):
+        until(lambda: indexes() == READY, what="the index")
+        recall = "select recall from livedex.upkeep"
+        until(lambda: connection.execute(recall).fetchone() == (1.0,), what="a probe")
+    definition = connection.execute("select indexdef from pg_indexes where indexname = 'embedding_1_hnsw'").fetchone()
+    assert definition is not None
+    assert "binary_quantize(embedding))::bit(64)) bit_hamming_ops" in definition[0]
+
+
 def test_a_backfill_has_no_index_before_it_has_rows(
     workers: Workers, log: Log, kafka_settings: KafkaSettings, generation: Generation, connection: Connection,
     indexes: Callable[[], list[Any]],

@@ -84,11 +84,11 @@ def stage(connection: Connection, generation: Generation, pieces: Sequence[Piece
     keys: dict[str, int] = dict(connection.execute(statement, arguments).fetchall())
     table, index = sql.Identifier("livedex", generation.embeddings), sql.Identifier("livedex", f"{generation.embeddings}_hnsw")
     connection.execute(sql.SQL("drop index if exists {}").format(index))
-    wrap = HalfVector if generation.storage == "halfvec" else Vector
+    wrap = HalfVector if generation.vector_type == "halfvec" else Vector
     with connection.cursor().copy(
         sql.SQL("copy {} (chunk_key, embedding) from stdin with (format binary)").format(table)
     ) as copy:
-        copy.set_types(["int8", generation.storage])
+        copy.set_types(["int8", generation.vector_type])
         for piece in pieces:
             copy.write_row((keys[piece.text], wrap(piece.vector)))
     build_index(connection, generation)
@@ -97,10 +97,12 @@ def stage(connection: Connection, generation: Generation, pieces: Sequence[Piece
 
 def build_index(connection: Connection, generation: Generation) -> None:
     """The vector index, as the upkeep builds it, but within a transaction if there is one."""
+    signs = sql.SQL("(binary_quantize(embedding)::bit({})) bit_hamming_ops").format(generation.identity.dimension)
     operators = f"{generation.storage}_{ {'dot': 'ip'}.get(generation.metric, generation.metric) }_ops"
-    names = (f"{generation.embeddings}_hnsw", generation.embeddings, operators)
-    statement = sql.SQL("create index {} on livedex.{} using hnsw (embedding {})")
-    connection.execute(statement.format(*map(sql.Identifier, names)))
+    vectors = sql.SQL("embedding {}").format(sql.Identifier(operators))
+    names = map(sql.Identifier, (f"{generation.embeddings}_hnsw", generation.embeddings))
+    statement = sql.SQL("create index {} on livedex.{} using hnsw ({})")
+    connection.execute(statement.format(*names, signs if generation.storage == "bit" else vectors))
 
 
 def _insert_documents(connection: Connection, generation: Generation, documents: Sequence[Document]) -> dict[str, int]:

@@ -63,6 +63,17 @@ def test_the_first_place_that_has_the_model_wins(place: Path, first: int) -> Non
     assert find_model(NAME).resolve() == wanted
 
 
+def test_a_revision_of_the_hub_is_taken_from_nowhere_else(place: Path) -> None:
+    """A package has one revision, so it does not answer for a name with one; a folder may have any name."""
+    make_hub(place)
+    make_package(place)
+    wanted = make_model(place / "hub" / f"models--sentence-transformers--{NAME}" / "snapshots" / ("1" * 40))
+    assert find_model(f"{NAME}@{'1' * 40}").resolve() == wanted
+    with pytest.raises(ConfigError, match=rf"the model '{NAME}@{'2' * 40}' was not found"):
+        find_model(f"{NAME}@{'2' * 40}")
+    assert find_model(str(make_model(place / "models@home"))).name == "models@home"
+
+
 def test_a_model_that_is_nowhere_is_told_with_every_place(place: Path) -> None:
     """The error names the three kinds of places that were tried, and what to do."""
     with pytest.raises(ConfigError) as caught:

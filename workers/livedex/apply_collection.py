@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 from psycopg import errors, sql
 from psycopg.types.json import Jsonb
 
@@ -20,7 +21,8 @@ from livedex.encoders.probe import probe, to_bytes
 from livedex.errors import ConfigError
 from livedex.generations import take_alone
 
-MAX_INDEXED_DIMENSION = {"halfvec": 4000, "vector": 2000}  # pgvector's limits for HNSW
+MAX_INDEXED_DIMENSION = {"halfvec": 4000, "vector": 2000, "bit": 4000}  # pgvector's limits for HNSW; a page, for bit
+SAME_LENGTH = 0.01  # how much vectors may differ in length, as a share, and still count as normalised
 FIXED = ("versions", "text_config", "encoder")  # what a collection that has documents keeps
 
 
@@ -52,6 +54,7 @@ class Wanted:
         pairs = {
             "model": (pinned.model, wanted.model),
             "revision of the model": (pinned.revision, wanted.revision),
+            "dimension": (pinned.dimension, wanted.dimension),
             "encoder": (pinned.encoder, wanted.encoder),
             "query_prompt": (pinned.query_prompt, wanted.query_prompt),
             "document_prompt": (pinned.document_prompt, wanted.document_prompt),
@@ -90,8 +93,11 @@ def _text_config(connection: Connection, collection: str, name: str) -> str:
 
 
 def _open(settings: Settings, name: str, collection: CollectionSettings) -> Encoder:
-    if collection.storage == "bit":
-        raise ConfigError(f"collection {name} asks for storage bit, which this version does not have: remove the setting")
+    if collection.storage == "bit" and collection.metric != "cosine":
+        raise ConfigError(
+            f"collection {name} asks for storage bit with metric {collection.metric}: signs compare directions only, so set "
+            'metric = "cosine" or another storage'
+        )
     if collection.reranker and settings.embedder != "hash":
         find_model(collection.reranker, marks=RERANKER_MARKS)  # who reranks with it loads it; here it is only looked for
     encoder = open_encoder(
@@ -101,6 +107,7 @@ def _open(settings: Settings, name: str, collection: CollectionSettings) -> Enco
             query_prompt=collection.query_prompt,
             document_prompt=collection.document_prompt,
             normalise=collection.metric == "cosine",
+            dimension=collection.dimension,
             precision=collection.precision,
         ),
         server=server_of(settings),
@@ -122,7 +129,8 @@ def _open(settings: Settings, name: str, collection: CollectionSettings) -> Enco
 def collection_steps(connection: Connection, wanted: Wanted, live: Live) -> list[Step]:
     """What is to be done about a collection whose live generations these are; ConfigError for what must not be."""
     if not live:
-        return [Step(say=f"create collection {wanted.name} {_describe(wanted)}", do=lambda: _create(connection, wanted))]
+        create = Step(say=f"create collection {wanted.name} {_describe(wanted)}", do=lambda: _create(connection, wanted))
+        return [*_warnings(wanted), create]
     active = live[0]
     steps = _update_steps(connection, wanted, active)
     differences = wanted.differences(active)
@@ -132,8 +140,9 @@ def collection_steps(connection: Connection, wanted: Wanted, live: Live) -> list
         return steps
     changes = ", ".join(differences.values())
     if _has_documents(connection, active.collection_id):
-        return [*steps, *_begin_steps(connection, wanted, live, differences)]
-    return [*steps, Step(say=f"change {changes} of the empty collection {wanted.name}",
+        begin = _begin_steps(connection, wanted, live, differences)
+        return [*steps, *(_warnings(wanted) if begin else []), *begin]
+    return [*steps, *_warnings(wanted), Step(say=f"change {changes} of the empty collection {wanted.name}",
                          do=lambda: _recreate(connection, wanted, active))]  # fmt: skip
 
 
@@ -173,6 +182,21 @@ def _begin_steps(connection: Connection, wanted: Wanted, live: Live, differences
         "livedex generation list shows how far it is, and livedex generation switch makes it the active one"
     )
     return [Step(say=say, do=lambda: _begin(connection, wanted, collection_id))]
+
+
+def _warnings(wanted: Wanted) -> list[Step]:
+    """What is allowed and may surprise: a metric that goes by lengths, and a model that gives vectors of any length."""
+    if wanted.settings.metric == "cosine":
+        return []
+    lengths = np.linalg.norm(probe(wanted.encoder), axis=1)
+    if np.ptp(lengths) <= SAME_LENGTH * lengths.max():
+        return []
+    say = (
+        f"warning: metric {wanted.settings.metric} of collection {wanted.name} goes by the lengths of vectors too, and its "
+        f"model gives lengths from {lengths.min():.2f} to {lengths.max():.2f}: unless it was trained for that, set "
+        'metric = "cosine"'
+    )
+    return [Step(say=say, do=lambda: None)]
 
 
 def _describe(wanted: Wanted) -> str:

@@ -48,6 +48,11 @@ class Generation:
         return f"embedding_{self.generation_id}"
 
     @property
+    def vector_type(self) -> str:
+        """The type of the vectors in that table; see the function of this name in the database."""
+        return "halfvec" if self.storage == "bit" else self.storage
+
+    @property
     def model_spec(self) -> ModelSpec:
         """What to open to get its encoder."""
         return ModelSpec(
@@ -55,6 +60,7 @@ class Generation:
             query_prompt=self.identity.query_prompt,
             document_prompt=self.identity.document_prompt,
             normalise=self.metric == "cosine",
+            dimension=self.identity.dimension,
             precision=self.precision,
         )
 

@@ -48,9 +48,10 @@ class KafkaSettings(_Section):
 class CollectionSettings(_Section):
     """What `livedex apply` makes of a collection."""
 
-    model: str | None = None  # folder, installed package or hub name; None: LIVEDEX_MODEL
+    model: str | None = None  # folder, installed package or hub name, which may end with @revision; None: LIVEDEX_MODEL
     query_prompt: str | None = None  # None: the model's own
     document_prompt: str | None = None
+    dimension: Annotated[int, Field(ge=1)] | None = None  # the first so many numbers of each vector; None: all
     precision: Literal["auto", "int8"] = "auto"
     metric: Literal["cosine", "dot", "l2"] = "cosine"
     storage: Literal["halfvec", "vector", "bit"] = "halfvec"

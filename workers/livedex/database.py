@@ -62,9 +62,10 @@ def named_queries(file: str) -> dict[str, LiteralString]:
     return {name: cast("LiteralString", body.strip()) for name, body in zip(parts[1::2], parts[2::2], strict=True)}
 
 
-def query(file: str, name: str, **identifiers: str) -> sql.Composed:
-    """A named query, with its {placeholders} replaced by quoted identifiers."""
-    return sql.SQL(named_queries(file)[name]).format(**{key: sql.Identifier(value) for key, value in identifiers.items()})
+def query(file: str, name: str, **parts: str | sql.Composable) -> sql.Composed:
+    """A named query, with its {placeholders} replaced: by quoted identifiers, or by SQL that is given as such."""
+    filled = {key: sql.Identifier(value) if isinstance(value, str) else value for key, value in parts.items()}
+    return sql.SQL(named_queries(file)[name]).format(**filled)
 
 
 @contextmanager

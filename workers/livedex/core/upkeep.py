@@ -96,9 +96,10 @@ def build_memory(table_bytes: int, *, dimension: int, storage: str) -> int:
     """Bytes in which an index over a table of so many bytes is built at once. By the table's size, because nobody counted its
     rows: it is the most that they can be.
     """
-    vector = dimension * (2 if storage == "halfvec" else 4)
-    rows = table_bytes // (vector + ROW_BYTES)
-    return int(SPARE * rows * (vector + ELEMENT_BYTES))
+    stored = dimension * (4 if storage == "vector" else 2)
+    indexed = -(-dimension // 8) if storage == "bit" else stored
+    rows = table_bytes // (stored + ROW_BYTES)
+    return int(SPARE * rows * (indexed + ELEMENT_BYTES))
 
 
 def next_step(facts: IndexFacts, pace: Pace) -> Step:

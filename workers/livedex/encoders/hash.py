@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from livedex.encoders.port import Identity, ModelSpec, Vectors
+from livedex.encoders.port import Identity, ModelSpec, Vectors, dimension_of, shaped
 
 DIMENSION = 384
 MAX_TOKENS = 256
@@ -21,13 +21,13 @@ class HashEncoder:
 
     def __init__(self, spec: ModelSpec) -> None:
         named = re.fullmatch(r"hash-(\d+)", spec.model)
-        dimension = int(named[1]) if named else DIMENSION
+        self._whole = int(named[1]) if named else DIMENSION
         self.identity = Identity(
             encoder="hash",
             precision="f32",
-            model=f"hash-{dimension}",
+            model=f"hash-{self._whole}",
             revision="1",
-            dimension=dimension,
+            dimension=dimension_of(spec.model, self._whole, spec.dimension),
             max_tokens=MAX_TOKENS,
             query_prompt=spec.query_prompt or "",
             document_prompt=spec.document_prompt or "",
@@ -48,9 +48,8 @@ class HashEncoder:
         return self._encode(self.identity.query_prompt, texts)
 
     def _encode(self, prompt: str, texts: Sequence[str]) -> Vectors:
-        vectors = np.empty((len(texts), self.identity.dimension), np.float32)
+        vectors = np.empty((len(texts), self._whole), np.float32)
         for row, text in enumerate(texts):
-            digest = hashlib.shake_128((prompt + text).encode()).digest(self.identity.dimension)
+            digest = hashlib.shake_128((prompt + text).encode()).digest(self._whole)
             vectors[row] = np.frombuffer(digest, np.int8) + 0.5  # never all zero
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        return vectors
+        return shaped(vectors, self.identity.dimension, normalise=True)

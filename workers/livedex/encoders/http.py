@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from livedex.encoders.dialects import Numbers, dialect_of
-from livedex.encoders.port import Identity, ModelSpec, Vectors, normalised
+from livedex.encoders.port import Identity, ModelSpec, Vectors, dimension_of, shaped
 from livedex.encoders.probe import TOLERANCE, agreement
 from livedex.encoders.remote import Conversation, FailingError, InputRefusedError, Server
 from livedex.errors import ConfigError, SystemicError, UnavailableError
@@ -41,12 +41,13 @@ class HttpEncoder:
         self._culprits: dict[str, float] = {}  # texts that the server fails on, and until when (monotonic) that is remembered
         self._normalise = spec.normalise
         self._witness = np.array(example, np.float32)
+        self._whole = len(example[0])
         self.identity = Identity(
             encoder="http",
             precision="remote",
             model=spec.model,
             revision=self._dialect.revision,
-            dimension=len(example[0]),
+            dimension=dimension_of(spec.model, self._whole, spec.dimension),
             max_tokens=self._dialect.max_tokens,
             query_prompt=spec.query_prompt or "",
             document_prompt=spec.document_prompt or "",
@@ -126,7 +127,7 @@ class HttpEncoder:
             raise SystemicError("embedder", f"the embedding server {message}")
 
     def _vectors(self, rows: Numbers) -> Vectors:
-        if any(len(row) != self.identity.dimension for row in rows):
-            raise SystemicError("embedder", f"the embedding server gave a vector without {self.identity.dimension} dimensions")
-        vectors = np.array(rows, np.float32).reshape(len(rows), self.identity.dimension)
-        return normalised(vectors) if self._normalise else vectors
+        if any(len(row) != self._whole for row in rows):
+            raise SystemicError("embedder", f"the embedding server gave a vector without {self._whole} dimensions")
+        vectors = np.array(rows, np.float32).reshape(len(rows), self._whole)
+        return shaped(vectors, self.identity.dimension, normalise=self._normalise)

@@ -1,4 +1,7 @@
-"""Where a model is: a folder, an installed package that ships it, or the hub, in that order; and the digest of its files."""
+"""Where a model is: a folder, an installed package that ships it, or the hub, in that order; and the digest of its files.
+
+A name of the hub may have a revision behind an @: a branch, a tag or a commit.
+"""
 
 import hashlib
 import re
@@ -11,6 +14,7 @@ from livedex.errors import ConfigError
 _MARKS = ("modules.json", "config_sentence_transformers.json")  # what a sentence-transformers folder has, a bi-encoder's
 RERANKER_MARKS = ("config.json",)  # what a cross-encoder's has
 _NO_PART_OF_THE_MODEL = {".git", ".cache", "onnx", "openvino", "__pycache__"}
+_NOT_NEEDED = ["onnx/*", "openvino/*", "*.h5", "*.ot", "*.msgpack"]  # of what the hub has
 _NO_PART_ENDINGS = {".md", ".py", ".pyc", ".gitattributes"}
 
 
@@ -21,10 +25,8 @@ def find_model(name: str, *, marks: Sequence[str] = _MARKS) -> Path:
         if not _has(folder, marks):
             raise ConfigError(f"the folder {folder} holds no sentence-transformers model: {marks[0]} is missing")
         return folder
-    packaged = _in_packages(name, marks)
-    if packaged is not None:
-        return packaged
-    return _from_hub(name)
+    packaged = None if "@" in name else _in_packages(name, marks)  # a package has one revision, whatever its name
+    return packaged or _from_hub(name)
 
 
 def digest_of(folder: Path) -> str:
@@ -71,14 +73,15 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    repositories = [name] if "/" in name else [f"sentence-transformers/{name}"]
-    for repository in repositories:
-        try:
-            return Path(snapshot_download(repository, ignore_patterns=["onnx/*", "openvino/*", "*.h5", "*.ot", "*.msgpack"]))
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-    raise ConfigError(
-        f"the model {name!r} was not found: it is no folder, no installed package ships it (a package whose name ends with "
-        f"{_normal(name.rsplit('/', 1)[-1])!r}), and the hub did not give {repositories[0]}: {reason}. "
-        "Give a folder, install a package that ships it, or connect this machine to the hub"
-    )
+    plain, _, revision = name.partition("@")
+    repository = plain if "/" in plain else f"sentence-transformers/{plain}"
+    try:
+        found = snapshot_download(repository, revision=revision or None, ignore_patterns=_NOT_NEEDED)
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(
+            f"the model {name!r} was not found: it is no folder, no installed package ships it (a package whose name ends with "
+            f"{_normal(plain.rsplit('/', 1)[-1])!r}), and the hub did not give {repository}: {reason}. "
+            "Give a folder, install a package that ships it, or connect this machine to the hub"
+        ) from error
+    return Path(found)

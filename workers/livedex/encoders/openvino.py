@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from livedex.encoders.batching import batches, count_tokens, token_ids
 from livedex.encoders.converted import Converted, converted, quantised
 from livedex.encoders.models import digest_of, find_model
-from livedex.encoders.port import EncodingStopped, Identity, ModelSpec, Vectors, normalised
+from livedex.encoders.port import EncodingStopped, Identity, ModelSpec, Vectors, dimension_of, normalised, shaped
 from livedex.encoders.probe import TEXTS, TOLERANCE, cosines
 from livedex.errors import ConfigError
 from livedex.observe import logger
@@ -44,7 +44,7 @@ class OpenVinoEncoder:
             precision=precision,
             model=spec.model,
             revision=revision,
-            dimension=facts.dimension,
+            dimension=dimension_of(spec.model, facts.dimension, spec.dimension),
             max_tokens=facts.max_tokens,
             query_prompt=facts.query_prompt if spec.query_prompt is None else spec.query_prompt,
             document_prompt=facts.document_prompt if spec.document_prompt is None else spec.document_prompt,
@@ -99,7 +99,7 @@ class OpenVinoEncoder:
         if not texts:
             return np.empty((0, self.identity.dimension), np.float32)
         vectors = self._vectors([prompt + text for text in texts], stopped)
-        return normalised(vectors) if self._normalise else vectors
+        return shaped(vectors, self.identity.dimension, normalise=self._normalise)
 
     def _vectors(self, texts: Sequence[str], stopped: Callable[[], bool] = lambda: False) -> Vectors:
         """As the graph gives them."""

@@ -11,6 +11,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from livedex.errors import ConfigError
+
 Vectors = NDArray[np.float32]
 
 
@@ -22,6 +24,20 @@ def normalised(vectors: Vectors) -> Vectors:
     """The vectors with length 1; a zero vector stays zero."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
+
+
+def shaped(vectors: Vectors, dimension: int, *, normalise: bool) -> Vectors:
+    """The vectors cut to their first numbers, as models that were trained for it (Matryoshka) allow; normalised if wanted."""
+    cut = np.ascontiguousarray(vectors[:, :dimension])
+    return normalised(cut) if normalise else cut
+
+
+def dimension_of(model: str, whole: int, wanted: int | None) -> int:
+    """How many of a model's `whole` numbers are kept. ConfigError when it has fewer."""
+    if wanted is not None and wanted > whole:
+        message = f"the model {model!r} has {whole} dimensions, and {wanted} are asked for: choose fewer, or another model"
+        raise ConfigError(message)
+    return wanted or whole
 
 
 _NO_MEMORY = re.compile(r"out of memory|allocate memory|bad.?alloc", re.IGNORECASE)
@@ -44,6 +60,7 @@ class ModelSpec:
     query_prompt: str | None = None
     document_prompt: str | None = None
     normalise: bool = True
+    dimension: int | None = None  # the first so many numbers of each vector; None: all
     precision: Precision = "auto"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from livedex.encoders.batching import batches, count_tokens
 from livedex.encoders.conversion import facts
 from livedex.encoders.models import digest_of, find_model
-from livedex.encoders.port import EncodingStopped, Identity, ModelSpec, Vectors
+from livedex.encoders.port import EncodingStopped, Identity, ModelSpec, Vectors, dimension_of, shaped
 from livedex.errors import ConfigError
 
 TOKENS_PER_BATCH = 2048  # measured best between 512 and 16,384 on a processor: small batches stay in its cache
@@ -39,12 +39,13 @@ class TorchEncoder:
             found = facts(self._model)
         except ValueError as error:
             raise ConfigError(f"the model in {folder} cannot be used: {error}") from error
+        self._whole = found.dimension
         self.identity = Identity(
             encoder="torch",
             precision="f32",
             model=spec.model,
             revision=digest_of(folder),
-            dimension=found.dimension,
+            dimension=dimension_of(spec.model, found.dimension, spec.dimension),
             max_tokens=found.max_tokens,
             query_prompt=found.query_prompt if spec.query_prompt is None else spec.query_prompt,
             document_prompt=found.document_prompt if spec.document_prompt is None else spec.document_prompt,
@@ -63,7 +64,7 @@ class TorchEncoder:
         return self._encode(self._model.encode_query, self.identity.query_prompt, texts, lambda: False)
 
     def _encode(self, encode: Callable[..., Any], prompt: str, texts: Sequence[str], stopped: Callable[[], bool]) -> Vectors:
-        vectors = np.empty((len(texts), self.identity.dimension), np.float32)
+        vectors = np.empty((len(texts), self._whole), np.float32)
         for batch in batches(self.count_tokens(texts), TOKENS_PER_BATCH):
             if stopped():
                 raise EncodingStopped
@@ -72,7 +73,7 @@ class TorchEncoder:
                     [texts[index] for index in batch],
                     prompt=prompt,  # "" too: it switches the model's own prompt off
                     batch_size=len(batch),
-                    normalize_embeddings=self._normalise,
+                    normalize_embeddings=False,
                     show_progress_bar=False,
                 )
-        return vectors
+        return shaped(vectors, self.identity.dimension, normalise=self._normalise)

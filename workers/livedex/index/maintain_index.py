@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from psycopg import sql
+
 from livedex.config import KafkaSettings
 from livedex.core.upkeep import IndexFacts, Pace, Setback, Step, build_memory, caught_up, dead_share, next_step
 from livedex.database import first_line, translated
@@ -163,7 +165,7 @@ def _drop(session: UpkeepSession, kept: Kept) -> None:
 def _build(session: UpkeepSession, kept: Kept, *, parallel: bool) -> None:
     _log.info("upkeep.index_building", collection=kept.collection, index=kept.index, parallel=parallel)
     with session.building(_memory(kept), parallel=parallel):
-        session.at_length("build_index", index=kept.index, embeddings=kept.embeddings, operators=kept.operators)
+        session.at_length("build_index", index=kept.index, embeddings=kept.embeddings, indexed=sql.SQL(kept.indexed))
     session.execute("note_built", {"generation_id": kept.generation_id})
     _log.info("upkeep.index_built", collection=kept.collection, index=kept.index)
 

@@ -33,7 +33,7 @@ class Kept:
     filling: bool  # documents are still to be built into it
     grace: float  # seconds
     wanted: bool
-    operators: str
+    indexed: str  # what the index is made over, in SQL
     ready: str | None  # the name of its valid index
     left_over: list[str]  # the names of what is not valid
     in_work: bool
@@ -175,10 +175,10 @@ class UpkeepSession:
                 self._connection.execute("reset maintenance_work_mem")
                 self._connection.execute("reset max_parallel_maintenance_workers")
 
-    def at_length(self, name: str, **identifiers: str) -> None:
+    def at_length(self, name: str, **parts: str | sql.Composable) -> None:
         """Run a statement that may take hours, and waits for other transactions as long as they take. A stop cancels it."""
         with self._without_limits(), self._cancelled_by_stop():
-            self._connection.execute(query("maintain", name, **identifiers))
+            self._connection.execute(query("maintain", name, **parts))
 
     @contextmanager
     def _without_limits(self) -> Iterator[None]:

@@ -132,14 +132,14 @@ class Store:
     def _stage(
         self, generation: Generation, chunks: Sequence[Chunk], vectors: Mapping[bytes, NDArray[np.float32]]
     ) -> dict[bytes, int]:
-        staging = f"staging_{generation.storage}"
-        names = {"staging": staging, "embeddings": generation.embeddings, "storage": generation.storage}
+        kind = generation.vector_type
+        names = {"staging": f"staging_{kind}", "embeddings": generation.embeddings, "type": kind}
         arguments = {"collection_id": generation.collection_id, "text_config": generation.text_config}
-        wrap = HalfVector if generation.storage == "halfvec" else Vector
+        wrap = HalfVector if kind == "halfvec" else Vector
         with self._connection() as connection, connection.transaction(), connection.cursor() as cursor:
             cursor.execute(query("index", "staging_table", **names))
             with cursor.copy(query("index", "copy_staging", **names)) as copy:
-                copy.set_types(["bytea", "text", "text", generation.storage])
+                copy.set_types(["bytea", "text", "text", kind])
                 for chunk in chunks:
                     copy.write_row((chunk.digest, chunk.context, chunk.text, wrap(vectors[chunk.digest])))
             cursor.execute(query("index", "stage_chunks", **names), arguments)

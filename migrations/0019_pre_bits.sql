@@ -1,0 +1,267 @@
+-- migrate:up
+-- Storage bit: the index of a generation has the signs of its vectors only, a thirty-second of their size.
+set local role livedex_owner;
+select set_config('search_path', format('pg_catalog, livedex, %I, pg_temp', n.nspname), true)
+  from pg_extension e join pg_namespace n on n.oid = e.extnamespace
+ where e.extname = 'vector';
+-- loads pgvector into this session: only a superuser may attach settings to a function that the server does not know yet
+do $$ begin perform '[0]'::vector; end $$;
+
+alter table livedex.generation drop constraint generation_storage;
+alter table livedex.generation add constraint generation_storage check (storage in ('halfvec', 'vector', 'bit'));
+
+-- The type of the vectors that are stored. Of storage bit the index has the signs only; the vectors rank what it finds.
+create function livedex.vector_type(storage text) returns text
+language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp
+return case storage when 'bit' then 'halfvec' else storage end;
+
+-- Makes the table of a generation's vectors. Its index is built later, behind the rows: row by row it costs ten times as much.
+create or replace function livedex.create_embedding_table(wanted int) returns void
+language plpgsql set search_path = pg_catalog, livedex, pg_temp as $$
+declare
+  home constant text := livedex.vector_schema();
+  g livedex.generation;
+begin
+  select * into strict g from livedex.generation where generation_id = wanted;
+  execute format('create table livedex.embedding_%s (chunk_key bigint primary key references livedex.chunk on delete cascade, '
+                 'embedding %s.%s(%s) not null)', g.generation_id, home, livedex.vector_type(g.storage), g.dimension);
+  -- beside the row and not in TOAST: every candidate's vector is read
+  execute format('alter table livedex.embedding_%s alter embedding set storage plain, '
+                 'set (autovacuum_vacuum_scale_factor = 0.05)', g.generation_id);
+  execute format('alter table livedex.embedding_%s owner to livedex_owner', g.generation_id);
+  execute format('grant select, insert, delete on livedex.embedding_%s to livedex_indexer', g.generation_id);
+  execute format('grant select on livedex.embedding_%s to livedex_query', g.generation_id);
+end
+$$;
+
+/* How many times as many candidates the index is asked for: signs tell near from far only roughly. With 8 the first ten of 400 in
+   50,000 vectors of 384 dimensions had 0.976 of the nearest ten. */
+create function livedex.oversampling(storage text) returns int
+language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp
+return case storage when 'bit' then 8 else 1 end;
+
+-- The distance of an embedding `e` to $1 by which a generation's vectors are ranked, and by which its index is searched.
+create function livedex.distances(g livedex.generation, out exact text, out indexed text)
+language sql stable set search_path = pg_catalog, livedex, pg_temp as $$
+  select format('e.embedding operator(%1$s.%2$s) %3$s', home, case g.metric when 'cosine' then '<=>' when 'dot' then '<#>' else '<->' end, wanted),
+         case g.storage
+           when 'bit' then format('%1$s.binary_quantize(e.embedding)::bit(%2$s) operator(%1$s.<~>) %1$s.binary_quantize(%3$s)::bit(%2$s)',
+                                  home, g.dimension, wanted) end
+    from livedex.vector_schema() home, format('$1::%s.%s(%s)', home, livedex.vector_type(g.storage), g.dimension) wanted
+$$;
+
+/* The statement that finds and ranks chunks. $1 vector, $2 collection_id, $3 chunking_id, $4 filter, $5 since, $6 until,
+   $7 candidates of each leg, $8 tsquery. It answers the number of candidates that each leg gave, and chunk keys with their scores. A
+   leg tests candidates against the map before its limit, so that rows no document has (staged ahead, or left by an edit) cannot
+   crowd out visible ones. `exact`: all eligible vectors are compared; `few`: words are looked for in the eligible chunks, not in
+   the text index. Null words: the mode has no text leg. */
+create or replace function livedex.search_statement(
+  g livedex.generation, mode text, exact boolean, few boolean, words text[], weights float8[]
+) returns text
+language plpgsql stable set search_path = pg_catalog, livedex, pg_temp as $$
+declare
+  visible constant text := 'not d.deleted and d.collection_id = $2 and d.metadata @> $4 '
+    'and ($5::timestamptz is null or d.event_time >= $5) and ($6::timestamptz is null or d.event_time < $6)';
+  -- a subquery with a limit is never pulled up into a join, so the index scan below stays an index scan
+  mapped constant text := format('(select true from livedex.document_chunk m join livedex.document d using (doc_key) '
+    'where m.chunk_key = %%s.chunk_key and m.chunking_id = $3 and %s limit 1)', visible);
+  distance record; -- of an embedding to the question's
+  near text;
+  weight text;
+  worded text;
+begin
+  if mode <> 'text' then
+    select * into distance from livedex.distances(g);
+    near := case
+      -- + 0: no index gives this order, so that every vector is compared
+      when exact then format('select e.chunk_key, (%s) + 0 as distance from eligible v join livedex.embedding_%s e using (chunk_key) '
+        'order by distance, chunk_key limit $7', distance.exact, g.generation_id)
+      -- many are found by their signs, and the best of them by their vectors
+      when distance.indexed is not null then format('select * from (select e.chunk_key, %s as distance from livedex.embedding_%s e where %s '
+        'order by %s limit $7 * %s) s order by distance, chunk_key limit $7',
+        distance.exact, g.generation_id, format(mapped, 'e'), distance.indexed, livedex.oversampling(g.storage))
+      else format('select e.chunk_key, %s as distance from livedex.embedding_%s e where %s order by %1$s limit $7',
+        distance.exact, g.generation_id, format(mapped, 'e'))
+    end;
+    -- + 0: the index gives its rows only nearly in order, here they are sorted
+    near := format(case mode when 'vector' then 'near as (%s)' else 'near as materialized (select chunk_key, row_number() over '
+      '(order by distance + 0, chunk_key) as rank from (%s) n)' end, near);
+  end if;
+  if words is not null then
+    -- the more words, and the rarer, the better, and shorter texts before longer ones; rarest words first, enough of them
+    weight := format('(%s) / (1 + length(c.tsv) / 200.0)::float8', (
+      select string_agg(format('(c.tsv @@ %L::tsquery)::int * %s::float8', livedex.quoted_word(word), w), ' + ')
+        from unnest(words[:32], weights[:32]) t(word, w)));
+    worded := case
+      when few then format('select c.chunk_key, %s as weight from eligible v join livedex.chunk c using (chunk_key) '
+        'where c.tsv @@ $8 order by weight desc, c.chunk_key limit $7', weight)
+      -- offset 0: ranked first, so that the map is asked for the best only
+      else format('select w.chunk_key, w.weight from (select c.chunk_key, %s as weight from livedex.chunk c '
+        'where c.collection_id = $2 and c.tsv @@ $8 order by weight desc, c.chunk_key offset 0) w '
+        'where %s order by w.weight desc, w.chunk_key limit $7', weight, format(mapped, 'w'))
+    end;
+    worded := format(case mode when 'text' then 'worded as (%s)' else 'worded as materialized (select chunk_key, row_number() over '
+      '(order by weight desc, chunk_key) as rank from (%s) t)' end, worded);
+  end if;
+  near := concat_ws(', ', case when exact and near is not null or few and worded is not null
+    then format('eligible as materialized (select distinct m.chunk_key from livedex.document d join livedex.document_chunk m using (doc_key) '
+                'where m.chunking_id = $3 and %s)', visible) end, near, worded);
+  return format('with %s select %s from %s', near, case
+    when mode = 'vector' then format('count(*), 0::bigint, array_agg(chunk_key), array_agg(%s)',
+      case g.metric when 'cosine' then '1 - distance' when 'dot' then '-distance' else '1 / (1 + distance)' end)
+    when mode = 'text' then '0::bigint, count(*), array_agg(chunk_key), array_agg(weight)'
+    when words is null then 'count(*), 0::bigint, array_agg(chunk_key), array_agg(1 / (60 + rank)::float8)'
+    else 'count(near.rank), count(worded.rank), array_agg(chunk_key), '
+         'array_agg(coalesce(1 / (60 + near.rank)::float8, 0) + coalesce(1 / (60 + worded.rank)::float8, 0))'
+  end, case when mode = 'text' then 'worded' when words is null then 'near' else 'near full join worded using (chunk_key)' end);
+end
+$$;
+
+/* The k best chunks, one a document unless per_document says more. The index is asked for more and more candidates until k
+   rows came; where its scan stops short, where few chunks are eligible, or where there is no index yet, every eligible vector is
+   compared. In mode text more and more of the frequent words are looked up until k rows came. */
+create or replace function livedex.search_vector(
+  embedding vector, k int default 10, collection text default 'default', filter jsonb default '{}', mode text default 'hybrid',
+  after text default null, per_document int default 1, rerank boolean default false, since timestamptz default null,
+  until timestamptz default null, on_miss text default 'error', timeout interval default '2 s', query text default null
+) returns setof livedex.search_result
+language plpgsql volatile parallel unsafe security definer rows 10
+set search_path = pg_catalog, livedex, pg_temp
+set hnsw.iterative_scan = 'relaxed_order'
+set hnsw.ef_search = 100
+set plan_cache_mode = force_custom_plan -- what a filter selects differs by orders of magnitude from call to call
+set jit = off -- estimates of the index scans are high, and compiling takes longer than they do
+as $$
+declare
+  filtered constant boolean := filter <> '{}' or since is not null or until is not null;
+  -- eligible chunks up to which comparing all loses nothing: with a filter it is faster than the index too
+  most constant int := case when filtered then 5000 else 2000 end;
+  beyond_half constant float8 := 65520; -- what halfvec does not hold
+  c livedex.collection := livedex.searchable_collection(collection);
+  g livedex.generation; -- of the moment when the event that is waited for is there
+  q record; -- the words of the question
+  chunks float8; -- about how many there are, of all collections
+  budget float8 := 1000; -- matches in the text index: more find hardly more, and each is ranked
+  wanted tsquery;
+  complete boolean := true; -- wanted has every word of the question
+  deadline timestamptz;
+  dimensions int;
+  norm float8;
+  largest float8;
+  candidates int; -- of each leg
+  few boolean;
+  exact boolean;
+  from_vector bigint;
+  from_text bigint;
+  answer livedex.search_result[];
+begin
+  perform livedex.check_search(k, filter, mode, per_document, embedding is not null, query, rerank);
+  perform livedex.check_timeout(timeout);
+  deadline := clock_timestamp() + timeout;
+  if after is not null then
+    perform livedex.wait_after(after, c, timeout);
+    c := livedex.searchable_collection(collection);
+  end if;
+  g := livedex.searched_generation(c);
+  if mode <> 'text' then
+    execute format('select %1$s.vector_dims($1), %1$s.vector_norm($1)', livedex.vector_schema())
+       into dimensions, norm using embedding;
+    if dimensions <> g.dimension then
+      raise exception 'the embedding has % dimensions, collection % has %', dimensions, quote_ident(c.name), g.dimension
+        using errcode = '22023', hint = format('embed the text with the model of the collection: %s', g.model);
+    elsif g.metric = 'cosine' and norm = 0 then
+      raise exception 'the embedding is zero: it has no direction that could be compared' using errcode = '22023';
+    elsif livedex.vector_type(g.storage) = 'halfvec' and norm >= beyond_half then
+      largest := (select max(abs(number)) from unnest(embedding::real[]) number);
+      if largest >= beyond_half then
+        raise exception 'the embedding has the number %, collection % holds numbers below %', largest, quote_ident(c.name), beyond_half
+          using errcode = '22023', hint = format('embed the text with the model of the collection: %s', g.model);
+      end if;
+    end if;
+  end if;
+  select null::text[] as words, null::float8[] as shares, null::float8[] as weights into q;
+  if mode <> 'vector' and query is not null then
+    q := livedex.question_words((select text_config from livedex.chunking where chunking_id = g.chunking_id), query);
+    select greatest(reltuples, 0) into chunks from pg_class where oid = 'livedex.chunk'::regclass;
+  end if;
+  if mode = 'text' and q.words is null then
+    return;
+  end if;
+  -- with a filter, each candidate of the index costs several that are passed over
+  candidates := least(case when filtered then greatest(3 * k * per_document, 30) else greatest(4 * k * per_document, 50) end, 20000);
+  few := (filtered or mode <> 'text')
+     and livedex.count_eligible(most, c.collection_id, g.chunking_id, filter, since, until) <= most;
+  exact := few or mode = 'text' or not livedex.has_index(g);
+  loop
+    if q.words is not null then
+      select w.wanted, w.complete into wanted, complete
+        from livedex.words_within(q.words, q.shares, chunks, case when few then 'infinity' else budget end) w;
+    end if;
+    perform set_config('hnsw.ef_search', least(greatest(candidates * livedex.oversampling(g.storage), 100), 1000)::text, true);
+    select b.from_vector, b.from_text, b.answer into from_vector, from_text, answer
+      from livedex.best_chunks(c, g, livedex.search_statement(g, mode, exact, few, q.words, q.weights), embedding, filter, since, until,
+                               candidates, wanted, per_document, k) b;
+    exit when (exact or from_vector >= k) and cardinality(answer) >= k
+           or exact and from_vector < candidates and from_text < candidates and (complete or mode = 'hybrid');
+    if clock_timestamp() > deadline then
+      raise exception 'the search took longer than %', timeout using errcode = '57014', hint = 'ask again with a longer timeout';
+    end if;
+    if mode = 'text' and from_text < candidates then
+      budget := budget * 8; -- the rarest words were not enough
+    else
+      exact := exact or from_vector < candidates; -- the index scan met its own limits
+      candidates := candidates * 2;
+    end if;
+  end loop;
+  return query select * from unnest(answer);
+end
+$$;
+
+/* How much of the truth the vector index of a generation finds: of the ten nearest of some of the stored vectors. `queries` are
+   asked for, or as many as the budget allows, at least one, and told. Only vectors of some pages are drawn, so that the draw
+   costs the same in a large table. */
+create or replace function livedex.probe_index(wanted int, inout queries int, budget interval, out nearest bigint, out hits bigint)
+language plpgsql volatile security definer set search_path = pg_catalog, livedex, pg_temp
+set hnsw.ef_search = 100 -- the least that a search takes
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+  deadline constant timestamptz := clock_timestamp() + budget;
+  g livedex.generation;
+  rows_of text;
+  distance record; -- of an embedding to a stored one
+  asked int; -- of the index, as a search asks for ten
+  near text; -- a stored vector
+  farthest float8;
+  there bigint;
+  seen bigint;
+  most constant int := queries;
+begin
+  queries := 0;
+  nearest := 0;
+  hits := 0;
+  select * into strict g from livedex.generation where generation_id = wanted;
+  rows_of := format('livedex.embedding_%s', g.generation_id);
+  asked := case g.storage when 'bit' then 50 * livedex.oversampling(g.storage) else 10 end;
+  perform set_config('hnsw.ef_search', greatest(asked, 100)::text, true);
+  select * into distance from livedex.distances(g);
+  for near in execute format('select embedding::text from %s tablesample system (%s) order by random() limit %s', rows_of,
+    least(100, 100.0 * 2000 * current_setting('block_size')::int / greatest(pg_relation_size(rows_of), 1)), most)
+  loop
+    -- + 0: no index gives this order, so that every vector is compared
+    execute format('select max(d), count(*) from (select (%s) + 0 as d from %s e order by 1 limit 10) n', distance.exact, rows_of)
+       into farthest, there using near;
+    execute format('select count(*) from (select d from (select %1$s as d from %2$s e order by %3$s limit %4$s) s order by d limit 10) n '
+                   'where d <= $2', distance.exact, rows_of, coalesce(distance.indexed, distance.exact), asked)
+       into seen using near, farthest;
+    queries := queries + 1;
+    nearest := nearest + there;
+    hits := hits + least(seen, there);
+    exit when clock_timestamp() > deadline;
+  end loop;
+end
+$$;
+
+revoke execute on function livedex.vector_type, livedex.oversampling, livedex.distances from public;
+reset role;

@@ -27,6 +27,7 @@ from bench import (
     part_load,
     part_quality,
     part_replay,
+    part_rerank,
     part_rows,
     part_scale,
     part_search,
@@ -54,6 +55,7 @@ PARTS: Mapping[str, Callable[[Scene], Iterator[Figure]]] = {
         part_live,
         part_search,
         part_ask,
+        part_rerank,
         part_replay,
     )
 }

@@ -64,15 +64,20 @@ class Desk:
             prepare(connection)
             yield connection
 
-    def over_http(self, questions: Sequence[str], mode: str) -> list[float]:
+    def over_http(self, questions: Sequence[str], mode: str, **body: Any) -> list[float]:
         """Seconds of each, one after another."""
-        with httpx.Client(base_url=self.serve.address, trust_env=False, timeout=30) as client:
-            return [self._timed(lambda: self.ask(client, each, mode)) for each in questions]  # noqa: B023
+        with self.client() as client:
+            return [self._timed(lambda: self.ask(client, each, mode, **body)) for each in questions]  # noqa: B023
 
-    def ask(self, client: httpx.Client, question: str, mode: str) -> list[str]:
-        """The documents found."""
-        answer = client.post("/v1/search", json={"query": question, "mode": mode, "k": K, "timeout_ms": 10_000})
-        return [each["document_id"] for each in answer.raise_for_status().json()["results"]]
+    def client(self) -> httpx.Client:
+        """Of the query worker."""
+        return httpx.Client(base_url=self.serve.address, trust_env=False, timeout=30)
+
+    def ask(self, client: httpx.Client, question: str, mode: str, **body: Any) -> list[dict[str, Any]]:
+        """The rows found."""
+        answer = client.post("/v1/search", json={"query": question, "mode": mode, "k": K, "timeout_ms": 10_000, **body})
+        rows: list[dict[str, Any]] = answer.raise_for_status().json()["results"]
+        return rows
 
     def in_sql(self, questions: Sequence[str], mode: str = "vector") -> list[float]:
         """Seconds of each by livedex.search, one after another."""
@@ -141,13 +146,13 @@ def condition(mark: str | None) -> Jsonb:
 
 
 @contextmanager
-def desk(scene: Scene, say: Callable[[str], None]) -> Iterator[Desk]:
+def desk(scene: Scene, say: Callable[[str], None], *, reranker: str = "") -> Iterator[Desk]:
     """A database with the corpus, and a query worker on it."""
     corpus = load(scene.share)
     vectors = corpus.vectors(say)
     with scene.database() as workers:
         topic = scene.log.topic(3)
-        config = workers.config(topic)
+        config = workers.config(topic, reranker=reranker)
         workers.apply(config, LIVEDEX_EMBEDDER="auto")
         with connect(workers.database_url) as connection:
             prepare(connection)

@@ -7,8 +7,6 @@ quarter of an hour.
 
 import hashlib
 import re
-import sysconfig
-import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,15 +18,13 @@ from numpy.typing import NDArray
 from livedex.config import DEFAULT_MODEL
 from livedex.encoders import ModelSpec, open_encoder
 from livedex.resources import cache_dir
+from support.docstrings import QUESTION, SHORTEST, docstrings
 
 NAME = "the documentation strings of installed Python packages"
 CHUNKS = 100_000
 ASKED = 12  # of 256 first lines that could be questions
-SHORTEST, LONGEST, TARGET = 100, 1200, 500  # characters of a chunk
+LONGEST, TARGET = 1200, 500  # characters of a chunk
 SLICE = 5_000  # chunks that are embedded before what there is so far is kept
-_STRING = re.compile(r'^( *)[rR]?"""(.+?)"""', re.DOTALL | re.MULTILINE)
-_QUESTION = re.compile(r"[A-Z][\w ,'-]{25,110}\.")
-_LEFT_OUT = {"tests", "test", "testing", "_vendor"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,12 +91,12 @@ def load(share: float = 1.0) -> Corpus:
     """`share` of it; the same where the same packages are installed."""
     texts, firsts, count = [], dict[str, str](), round(CHUNKS * share)
     # in an order that is random, and hardly another when some package is added
-    drawn = sorted(_strings(Path(sysconfig.get_paths()["purelib"])), key=lambda found: _digest(found[1]))
+    drawn = sorted(docstrings(), key=lambda found: _digest(found[1]))
     summaries = Counter(string.partition("\n")[0] for _, string in drawn)
     seen: set[str] = set()
     for name, string in drawn:
         first, _, rest = string.partition("\n\n")
-        asked = summaries[first] == 1 and _QUESTION.fullmatch(first) and _digest(f"asked {first}")[0] < ASKED
+        asked = summaries[first] == 1 and QUESTION.fullmatch(first) and _digest(f"asked {first}")[0] < ASKED
         chunks = [chunk for chunk in dict.fromkeys(_cut(rest if asked else string)) if chunk not in seen]
         if not chunks:
             continue
@@ -111,19 +107,6 @@ def load(share: float = 1.0) -> Corpus:
         if len(seen) >= count:
             break
     return Corpus(texts=texts, questions=firsts)
-
-
-def _strings(folder: Path) -> Iterator[tuple[str, str]]:
-    """(name, documentation string) of what is installed there."""
-    for path in sorted(folder.rglob("*.py")):
-        parts = path.relative_to(folder).parts
-        if _LEFT_OUT.intersection(parts):
-            continue
-        source = path.read_text(encoding="utf-8", errors="replace")
-        for number, found in enumerate(_STRING.finditer(source)):
-            string = textwrap.dedent(found[1] + found[2]).strip()
-            if len(string) >= SHORTEST:
-                yield f"{'/'.join(parts)}#{number}", string.replace("\0", "")
 
 
 def _cut(string: str) -> Iterator[str]:

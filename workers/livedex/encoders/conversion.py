@@ -17,6 +17,7 @@ import numpy as np
 from livedex.encoders.probe import TEXTS
 
 GRAPH, TOKENIZER, FACTS, REFERENCE = "model.xml", "tokenizer.json", "facts.json", "reference.npy"
+UNBOUNDED = 8192  # tokens that are said to be read of a text by a model that reads all
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the names that models give it
 
 
@@ -34,16 +35,38 @@ class Facts:
 def facts(model: Any) -> Facts:
     """Of an opened SentenceTransformer; ValueError when it does not say its dimension or how many tokens it reads."""
     prompts = {name: prompt for name, prompt in (model.prompts or {}).items() if prompt}
-    dimension, max_tokens = model.get_embedding_dimension(), model.max_seq_length
+    reader = _reader(model)
+    dimension, max_tokens = model.get_embedding_dimension(), getattr(reader, "max_seq_length", None)
     if dimension is None or max_tokens is None:
         raise ValueError("the model does not say its dimension or how many tokens it reads: it is no text encoder")
     return Facts(
         dimension=dimension,
-        max_tokens=max_tokens,
+        max_tokens=int(min(max_tokens, UNBOUNDED)),
         query_prompt=prompts.get("query", ""),
         document_prompt=next((prompts[name] for name in DOCUMENT_PROMPTS if name in prompts), ""),
-        has_types="token_type_ids" in model.tokenizer.model_input_names,
+        has_types="token_type_ids" in getattr(reader.tokenizer, "model_input_names", ()),
     )
+
+
+def tokenizer_of(model: Any) -> Any:
+    """The `tokenizers.Tokenizer` of an opened SentenceTransformer's documents; it neither cuts nor fills up."""
+    from tokenizers import Tokenizer
+
+    found = _reader(model).tokenizer
+    own = Tokenizer.from_str(getattr(found, "backend_tokenizer", found).to_str())
+    own.no_truncation()
+    own.no_padding()
+    return own
+
+
+def _reader(model: Any) -> Any:
+    """The module that reads documents. A Router has one for each side, and may read questions with another model."""
+    routes = getattr(model[0], "sub_modules", None)
+    if routes is None:
+        return model[0]
+    if "document" not in routes:
+        raise ValueError(f"the model has a way for each of {', '.join(routes)}, and none for documents")
+    return routes["document"][0]
 
 
 def convert(folder: Path, target: Path) -> None:
@@ -78,10 +101,7 @@ def convert(folder: Path, target: Path) -> None:
         warnings.simplefilter("ignore")  # the tracer's, about shapes that are the same for every input
         graph = openvino.convert_model(Whole(), example_input=example)
     openvino.save_model(graph, target / GRAPH, compress_to_fp16=False)
-    tokenizer = model.tokenizer.backend_tokenizer
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    tokenizer.save(str(target / TOKENIZER))
+    tokenizer_of(model).save(str(target / TOKENIZER))
     (target / FACTS).write_text(json.dumps(asdict(found)))
     # with the prompt: some models leave its tokens out of the mean, which the graph cannot
     prompt = found.document_prompt

@@ -56,6 +56,7 @@ class OpenVinoReranker:
             off = float(np.abs(self._logits(pairs(), float("inf")) - reference).max()) / span
             _log.info("reranker.checked", encoder="openvino", precision=precision, off=round(off, 4))
             if off <= TOLERANCE:
+                self.precision = precision
                 return
         raise ConfigError(
             f"the reranker in {graph.parent} gives other scores on openvino than on torch: off by {off:.3f} of their span, at "

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from livedex.encoders.batching import batches, count_tokens
-from livedex.encoders.conversion import facts
+from livedex.encoders.conversion import facts, tokenizer_of
 from livedex.encoders.models import digest_of, find_model
 from livedex.encoders.port import EncodingStopped, Identity, ModelSpec, Vectors, dimension_of, shaped
 from livedex.errors import ConfigError
@@ -20,7 +20,6 @@ class TorchEncoder:
 
     def __init__(self, spec: ModelSpec) -> None:
         from sentence_transformers import SentenceTransformer
-        from tokenizers import Tokenizer
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()  # type: ignore[no-untyped-call] # it would write between our log lines
@@ -30,13 +29,11 @@ class TorchEncoder:
         except Exception as error:  # whatever a broken folder makes of the library
             message = f"the model in {folder} does not load: {type(error).__name__}: {error}"
             raise ConfigError(message) from error
-        self._tokenizer = Tokenizer.from_str(self._model.tokenizer.backend_tokenizer.to_str())
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
         self._normalise = spec.normalise
         self._lock = threading.Lock()
         try:
             found = facts(self._model)
+            self._tokenizer = tokenizer_of(self._model)
         except ValueError as error:
             raise ConfigError(f"the model in {folder} cannot be used: {error}") from error
         self._whole = found.dimension

@@ -1,5 +1,5 @@
 -- migrate:up
--- Storage bit: the index of a generation has the signs of its vectors only, a thirty-second of their size.
+-- Storage bit: the index of a generation has the signs of its vectors only, a thirty-second of their size. Searches keep more plans.
 set local role livedex_owner;
 select set_config('search_path', format('pg_catalog, livedex, %I, pg_temp', n.nspname), true)
   from pg_extension e join pg_namespace n on n.oid = e.extnamespace
@@ -117,6 +117,15 @@ begin
 end
 $$;
 
+-- Whether searches can use a vector index of the generation: it may not be built yet. In plpgsql, which keeps the plan.
+create or replace function livedex.has_index(g livedex.generation) returns boolean
+language plpgsql stable set search_path = pg_catalog, livedex, pg_temp as $$
+begin
+  return exists (select from livedex.vector_indexes i
+                  where i.relation = to_regclass(format('livedex.embedding_%s', g.generation_id)) and i.valid);
+end
+$$;
+
 /* The k best chunks, one a document unless per_document says more. The index is asked for more and more candidates until k
    rows came; where its scan stops short, where few chunks are eligible, or where there is no index yet, every eligible vector is
    compared. In mode text more and more of the frequent words are looked up until k rows came. */
@@ -129,7 +138,6 @@ language plpgsql volatile parallel unsafe security definer rows 10
 set search_path = pg_catalog, livedex, pg_temp
 set hnsw.iterative_scan = 'relaxed_order'
 set hnsw.ef_search = 100
-set plan_cache_mode = force_custom_plan -- what a filter selects differs by orders of magnitude from call to call
 set jit = off -- estimates of the index scans are high, and compiling takes longer than they do
 as $$
 declare
@@ -189,8 +197,13 @@ begin
   end if;
   -- with a filter, each candidate of the index costs several that are passed over
   candidates := least(case when filtered then greatest(3 * k * per_document, 30) else greatest(4 * k * per_document, 50) end, 20000);
-  few := (filtered or mode <> 'text')
-     and livedex.count_eligible(most, c.collection_id, g.chunking_id, filter, since, until) <= most;
+  -- where the statistics say that there are many, nobody counts: they may be old, and cost time at most
+  few := case
+    when filtered then true
+    when mode = 'text' then false
+    else (select coalesce(max(t.reltuples), 0) from pg_class t where t.oid = to_regclass(format('livedex.embedding_%s', g.generation_id)))
+         < 4 * most
+  end and livedex.count_eligible(most, c.collection_id, g.chunking_id, filter, since, until) <= most;
   exact := few or mode = 'text' or not livedex.has_index(g);
   loop
     if q.words is not null then

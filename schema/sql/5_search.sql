@@ -253,11 +253,14 @@ begin
 end
 $$;
 
--- Whether searches can use a vector index of the generation: it may not be built yet.
+-- Whether searches can use a vector index of the generation: it may not be built yet. In plpgsql, which keeps the plan.
 create function livedex.has_index(g livedex.generation) returns boolean
-language sql stable set search_path = pg_catalog, livedex, pg_temp
-return exists (select from livedex.vector_indexes i
-                where i.relation = to_regclass(format('livedex.embedding_%s', g.generation_id)) and i.valid);
+language plpgsql stable set search_path = pg_catalog, livedex, pg_temp as $$
+begin
+  return exists (select from livedex.vector_indexes i
+                  where i.relation = to_regclass(format('livedex.embedding_%s', g.generation_id)) and i.valid);
+end
+$$;
 
 /* The generation that a search is in: the one that its text was embedded for, where the setting livedex.generation says so, else the
    active one. Raises LX001 when that one is written no more. */
@@ -295,7 +298,6 @@ language plpgsql volatile parallel unsafe security definer rows 10
 set search_path = pg_catalog, livedex, pg_temp
 set hnsw.iterative_scan = 'relaxed_order'
 set hnsw.ef_search = 100
-set plan_cache_mode = force_custom_plan -- what a filter selects differs by orders of magnitude from call to call
 set jit = off -- estimates of the index scans are high, and compiling takes longer than they do
 as $$
 declare
@@ -355,8 +357,13 @@ begin
   end if;
   -- with a filter, each candidate of the index costs several that are passed over
   candidates := least(case when filtered then greatest(3 * k * per_document, 30) else greatest(4 * k * per_document, 50) end, 20000);
-  few := (filtered or mode <> 'text')
-     and livedex.count_eligible(most, c.collection_id, g.chunking_id, filter, since, until) <= most;
+  -- where the statistics say that there are many, nobody counts: they may be old, and cost time at most
+  few := case
+    when filtered then true
+    when mode = 'text' then false
+    else (select coalesce(max(t.reltuples), 0) from pg_class t where t.oid = to_regclass(format('livedex.embedding_%s', g.generation_id)))
+         < 4 * most
+  end and livedex.count_eligible(most, c.collection_id, g.chunking_id, filter, since, until) <= most;
   exact := few or mode = 'text' or not livedex.has_index(g);
   loop
     if q.words is not null then

@@ -16,7 +16,8 @@ def symmetric(folder: Path, *, normalised: bool = True, prompts: Mapping[str, st
 
 def two_models(folder: Path) -> Path:
     """A Router with another model on each side."""
-    from sentence_transformers.models import Pooling, Router
+    from sentence_transformers.base.modules import Router
+    from sentence_transformers.sentence_transformer.modules import Pooling
 
     query, document = (_bert(folder, seed) for seed in (1, 2))
     router = Router.for_query_document(
@@ -28,7 +29,7 @@ def two_models(folder: Path) -> Path:
 def static(folder: Path) -> Path:
     """No transformer: a vector for each token, and their mean; it reads texts of any length."""
     import numpy as np
-    from sentence_transformers.models import StaticEmbedding
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
     weights = np.random.default_rng(3).normal(size=(len(_vocabulary()), DIMENSION)).astype(np.float32)
     module = StaticEmbedding(_tokenizer(), embedding_weights=weights)
@@ -48,7 +49,7 @@ def _tokenizer() -> Any:
 def _bert(folder: Path, seed: int) -> Any:
     """A transformer of random weights, as sentence-transformers has it."""
     import torch
-    from sentence_transformers.models import Transformer
+    from sentence_transformers.base.modules import Transformer
     from transformers import BertConfig, BertModel
 
     config = BertConfig(
@@ -64,13 +65,13 @@ def _bert(folder: Path, seed: int) -> Any:
 
 
 def _sentence_model(transformer: Any, *, normalised: bool) -> list[Any]:
-    from sentence_transformers.models import Pooling
+    from sentence_transformers.sentence_transformer.modules import Pooling
 
     return [transformer, Pooling(DIMENSION), *_ending(normalised=normalised)]
 
 
 def _ending(*, normalised: bool) -> list[Any]:
-    from sentence_transformers.models import Normalize
+    from sentence_transformers.sentence_transformer.modules import Normalize
 
     return [Normalize()] if normalised else []
 

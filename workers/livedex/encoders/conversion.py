@@ -74,7 +74,7 @@ def convert(folder: Path, target: Path) -> None:
     import openvino
     import torch
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Transformer
+    from sentence_transformers.base.modules import Transformer
 
     model: Any = SentenceTransformer(str(folder), local_files_only=True, device="cpu").eval()
     if not isinstance(model[0], Transformer):

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.util import find_spec
@@ -68,11 +68,21 @@ def converted(model: Path, revision: str, *, by: str = "conversion") -> Converte
     """
     made_by = [f"{name} {importlib.metadata.version(name)}" for name in _DECIDE]
     kind = [] if by == "conversion" else [by]
+    if by == "conversion":
+        _check_kind(model)
     target = cache_dir() / sha256("\n".join([str(VERSION), revision, *made_by, *kind]).encode()).hexdigest()[:32]
     if not (target / REFERENCE).is_file():
         with _written():
             _make(by, model, target, REFERENCE)
     return Converted(folder=target)
+
+
+def _check_kind(model: Path) -> None:
+    """ConfigError for what the conversion would refuse after seconds: torch runs it. Whatever else is wrong is its to find."""
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        kind = json.loads((model / "modules.json").read_text())[0]["type"].rpartition(".")[2]
+        if kind != "Transformer":
+            raise ConfigError(f"the model in {model} begins with a {kind}, and openvino takes a Transformer: torch runs it")
 
 
 def quantised(model: Converted) -> Path:

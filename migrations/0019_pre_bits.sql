@@ -1,5 +1,5 @@
 -- migrate:up
--- Storage bit: the index of a generation has the signs of its vectors only, a thirty-second of their size. Searches keep more plans.
+-- Storage bit: the index of a generation has the signs of its vectors only. Searches keep more plans.
 set local role livedex_owner;
 select set_config('search_path', format('pg_catalog, livedex, %I, pg_temp', n.nspname), true)
   from pg_extension e join pg_namespace n on n.oid = e.extnamespace

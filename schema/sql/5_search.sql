@@ -102,8 +102,8 @@ begin
     raise exception 'the query text has % characters, at most 8192 are searched for', char_length(query)
       using errcode = '54000', hint = 'ask for less: a model reads some hundred words of it';
   elsif rerank then
-    raise exception 'a search in SQL cannot be reranked'
-      using errcode = '0A000', hint = 'ask livedex serve over HTTP with "rerank": true, or call without rerank => true';
+    raise exception 'livedex.search_vector cannot rerank'
+      using errcode = '0A000', hint = 'livedex.search can, by way of dblink, and livedex serve over HTTP with "rerank": true';
   end if;
 end
 $$;

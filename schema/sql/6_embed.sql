@@ -17,6 +17,9 @@ grant select on livedex.mailbox_secret to livedex_query;
 -- The answer to a text: its vector, or why there is none, as it would be raised.
 create type livedex.embed_answer as (embedding vector, failure text, message text, hint text);
 
+-- The answer of a query worker's endpoint as it came, or why there is none, as it would be raised.
+create type livedex.wire_answer as (content text, failure text, message text, hint text);
+
 -- The advisory locks of this database that are held.
 create view livedex.advisory_locks as
 select l.pid, l.classid::bigint as class, l.objid::bigint as object, l.objsubid as form
@@ -151,12 +154,14 @@ return (select n.nspname from pg_extension e join pg_namespace n on n.oid = e.ex
                         where s.srvname = 'livedex_worker' and pg_has_role(s.srvowner, 'livedex_owner', 'member')));
 
 -- The statement by which a worker's endpoint is asked (query/wire_answer.py): the tag says that livedex asks, of this database.
+-- Purpose 3 is to rerank, and the question then a JSON object with the query and the passages.
 create function livedex.wire_statement(g livedex.generation, question text, purpose int, remaining interval) returns text
 language sql stable set search_path = pg_catalog, livedex, pg_temp
-return (select format('SELECT embed(%s, %L, %L, %L, %s)', g.generation_id, encode(convert_to(question, 'UTF8'), 'hex'),
+return (select format('SELECT %s(%s, %L, %L, %L, %s)', case purpose when 3 then 'rerank' else 'embed' end, g.generation_id,
+                      encode(convert_to(question, 'UTF8'), 'hex'),
                       encode(substr(sha256(s.secret || sha256(s.secret || convert_to('wire', 'UTF8') || int4send(g.generation_id)
                         || set_byte('\x00', 0, purpose) || convert_to(question, 'UTF8'))), 1, 16), 'hex'),
-                      (array['embed', 'hybrid', 'vector'])[purpose + 1],
+                      (array['embed', 'hybrid', 'vector', 'rerank'])[purpose + 1],
                       greatest(1, ceil(1000 * extract(epoch from remaining)))::bigint)
           from livedex.mailbox_secret s);
 
@@ -200,34 +205,28 @@ begin
 end
 $$;
 
--- The vector of a text by way of dblink, in any isolation level, also of a READ ONLY transaction.
-create function livedex.ask_by_dblink(home text, g livedex.generation, question text, purpose int, deadline timestamptz)
-returns livedex.embed_answer
+-- Ask by way of dblink, in any isolation level, also of a READ ONLY transaction.
+create function livedex.ask_endpoint(home text, g livedex.generation, question text, purpose int, deadline timestamptz)
+returns livedex.wire_answer
 language plpgsql volatile set search_path = pg_catalog, livedex, pg_temp
 set client_min_messages = warning -- dblink tells of closed connections by notices
 as $$
 declare
   link constant text := 'livedex_worker';
-  size constant int := octet_length(convert_to(question, 'UTF8'));
-  answer livedex.embed_answer;
-  vector_text text;
+  what constant text := case purpose when 3 then 'rerank the rows' else 'embed the text' end;
+  answer livedex.wire_answer;
+  content text;
   detail text;
   kept boolean; -- from an earlier text: it may have been closed since
 begin
-  if size > 8192 then
-    answer.failure := '54000';
-    answer.message := format('the text has %s bytes, at most 8192 can be embedded from SQL', size);
-    answer.hint := 'embed the text in the application and call livedex.search_vector';
-    return answer;
-  end if;
   for attempt in 1 .. 2 loop
     execute format('select $1 = any(coalesce(%I.dblink_get_connections(), ''{}''))', home) into kept using link;
     begin
-      vector_text := livedex.dblink_embed(
+      content := livedex.dblink_embed(
         home, link, livedex.wire_statement(g, question, purpose, deadline - clock_timestamp() + interval '0.1 s'), deadline);
-      exit when vector_text is null;
+      exit when content is null;
       answer := null; -- of what the first attempt may have left
-      answer.embedding := vector_text;
+      answer.content := content;
       return answer;
     exception when query_canceled or others then
       -- what may still come over it would be taken for the answer to the next text
@@ -250,9 +249,29 @@ begin
   end loop;
   perform livedex.drop_link(home, link);
   answer.failure := '57014';
-  answer.message := 'the query worker did not embed the text in time';
+  answer.message := format('the query worker did not %s in time', what);
   answer.hint := 'ask again with a longer timeout; livedex doctor says whether the query worker is well';
   return answer;
+end
+$$;
+
+-- The vector of a text by way of dblink.
+create function livedex.ask_by_dblink(home text, g livedex.generation, question text, purpose int, deadline timestamptz)
+returns livedex.embed_answer
+language plpgsql volatile set search_path = pg_catalog, livedex, pg_temp as $$
+declare
+  size constant int := octet_length(convert_to(question, 'UTF8'));
+  found livedex.wire_answer;
+  answer livedex.embed_answer;
+begin
+  if size > 8192 then
+    answer.failure := '54000';
+    answer.message := format('the text has %s bytes, at most 8192 can be embedded from SQL', size);
+    answer.hint := 'embed the text in the application and call livedex.search_vector';
+    return answer;
+  end if;
+  found := livedex.ask_endpoint(home, g, question, purpose, deadline);
+  return row(found.content, found.failure, found.message, found.hint)::livedex.embed_answer;
 end
 $$;
 
@@ -308,6 +327,47 @@ begin
 end
 $$;
 
+/* How many rows of a search are found for the cross-encoder: at least 20 and at most 50 of them it judges, as over HTTP
+   (query/searcher.py). */
+create function livedex.rerank_candidates(k int) returns int
+language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp
+return least(greatest(k, 20), 50);
+
+/* Rows of a search in the order that the collection's cross-encoder gives them, each judged by its title and its passage; those
+   behind the candidates keep their order, with scores below. Where it cannot be asked in time the rows stay as they are, and a
+   warning says why. */
+create function livedex.reranked(g livedex.generation, question text, found livedex.search_result[], deadline timestamptz)
+returns livedex.search_result[]
+language plpgsql volatile set search_path = pg_catalog, livedex, pg_temp as $$
+declare
+  most constant int := 50;
+  longest constant int := 8192; -- characters of a passage: a model reads less
+  tie constant float8 := 1e-6;
+  answer livedex.wire_answer;
+  scores float8[];
+begin
+  if cardinality(found) = 0 then
+    return found;
+  end if;
+  answer := livedex.ask_endpoint(livedex.dblink_schema(), g, (
+    select jsonb_build_object('query', question, 'passages',
+             jsonb_agg(left(concat_ws(E'\n\n', nullif(r.title, ''), r.chunk), longest) order by r.n))::text
+      from unnest(found[:most]) with ordinality r(document_id, score, title, chunk, ordinal, metadata, version, event_time, indexed_at, n)
+  ), 3, deadline);
+  if answer.failure is not null then
+    raise warning 'the rows are not reranked: %', answer.message using hint = answer.hint;
+    return found;
+  end if;
+  scores := array(select s::float8 from jsonb_array_elements_text(answer.content::jsonb) with ordinality t(s, n) order by n);
+  return array(
+    select row(r.document_id, coalesce(scores[r.n], lowest - tie * (r.n - most)), r.title, r.chunk, r.ordinal, r.metadata, r.version,
+               r.event_time, r.indexed_at)::livedex.search_result
+      from unnest(found) with ordinality r(document_id, score, title, chunk, ordinal, metadata, version, event_time, indexed_at, n),
+           (select min(s) as lowest from unnest(scores) s) l
+     order by scores[r.n] desc nulls last, r.n);
+end
+$$;
+
 /* Search by a text. Where the text's vector cannot be had, on_miss says what happens: an error, or rows by words alone. The rest
    is search_vector's. */
 create function livedex.search(
@@ -321,9 +381,17 @@ declare
   deadline timestamptz;
   g livedex.generation;
   answer livedex.embed_answer;
+  found livedex.search_result[];
 begin
   perform livedex.check_question(query, timeout);
-  perform livedex.check_search(k, filter, mode, per_document, true, query, rerank);
+  perform livedex.check_search(k, filter, mode, per_document, true, query, false);
+  if rerank and c.reranker = '' then
+    raise exception 'the collection % has no reranker', quote_ident(c.name)
+      using errcode = '22023', hint = 'set one in livedex.toml and run livedex apply, or call without rerank => true';
+  elsif rerank and livedex.dblink_schema() is null then
+    raise exception 'a search cannot be reranked here: passages do not fit into the mailbox'
+      using errcode = '0A000', hint = 'set dblink up, or ask livedex serve over HTTP with "rerank": true';
+  end if;
   if on_miss is null or on_miss not in ('error', 'text') then
     raise exception 'on_miss is %, expected error or text', coalesce(quote_literal(on_miss), 'null') using errcode = '22023';
   end if;
@@ -345,15 +413,26 @@ begin
   if answer.embedding is not null then
     perform set_config('livedex.generation', g.generation_id::text, true); -- whatever becomes the active one meanwhile
   end if;
-  return query select * from livedex.search_vector(
-    answer.embedding, k, collection, filter, case when answer.embedding is null then 'text' else mode end, after, per_document,
-    rerank, since, until, on_miss, greatest(deadline - clock_timestamp(), '1 ms'), query);
+  if not rerank then
+    return query select * from livedex.search_vector(
+      answer.embedding, k, collection, filter, case when answer.embedding is null then 'text' else mode end, after, per_document,
+      false, since, until, on_miss, greatest(deadline - clock_timestamp(), '1 ms'), query);
+  else
+    found := array(select row(r.*)::livedex.search_result from livedex.search_vector(
+      answer.embedding, greatest(k, livedex.rerank_candidates(k)), collection, filter,
+      case when answer.embedding is null then 'text' else mode end, after, per_document,
+      false, since, until, on_miss, greatest(deadline - clock_timestamp(), '1 ms'), query) r);
+    if g.generation_id is null then
+      g := livedex.searched_generation(c); -- by words alone nothing was embedded
+    end if;
+    return query select * from unnest(livedex.reranked(g, query, found, deadline)) limit k;
+  end if;
   perform set_config('livedex.generation', '', true);
 end
 $$;
 
 revoke execute on function livedex.mailbox_keys, livedex.mailbox_refusal, livedex.ask_by_mailbox, livedex.dblink_schema,
-  livedex.wire_statement, livedex.drop_link, livedex.dblink_embed, livedex.ask_by_dblink, livedex.ask_worker,
-  livedex.check_question, livedex.embed, livedex.search from public;
+  livedex.wire_statement, livedex.drop_link, livedex.dblink_embed, livedex.ask_endpoint, livedex.ask_by_dblink, livedex.ask_worker,
+  livedex.check_question, livedex.rerank_candidates, livedex.reranked, livedex.embed, livedex.search from public;
 grant execute on function livedex.embed, livedex.search to livedex_search, livedex_query, livedex_indexer;
 reset role;

@@ -132,6 +132,46 @@ def test_a_text_of_8_kb_is_embedded(served: Served) -> None:
         assert_embeds(connection, unused())
 
 
+@pytest.fixture
+def reranking(served: Served) -> Iterator[Served]:
+    """The collection has a reranker, which the worker has loaded: the share of the question's words counts."""
+    served.connection.execute("update livedex.collection set reranker = 'words'")
+    until(lambda: "words" in served.app._encoders._rerankers, what="the reranker")
+    yield served
+    served.connection.execute("update livedex.collection set reranker = ''")
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "vector", "text"])
+@pytest.mark.parametrize("begin", ["", "begin isolation level serializable read only"])
+def test_a_search_is_reranked(reranking: Served, mode: str, begin: str) -> None:
+    """The rows come in the reranker's order with its scores, the k best of all that it judged."""
+    statement = "select document_id, score from livedex.search('clocks cross all rivers', mode => %s, k => %s, rerank => true)"
+    with session(reranking.url) as connection:
+        notices: list[str] = []
+        connection.add_notice_handler(lambda notice: notices.append(str(notice.message_primary)))
+        if begin:
+            connection.execute(begin)
+        assert connection.execute(statement, (mode, 2)).fetchall() == [("bridges", 0.5), ("clocks", 0.25)]
+        assert connection.execute(statement, (mode, 1)).fetchall() == [("bridges", 0.5)]
+        assert not notices
+
+
+def test_where_it_cannot_be_reranked_in_time_the_rows_come_as_they_are(reranking: Served) -> None:
+    """With a warning that says why; the search itself is well."""
+    ordinary = "select document_id, score from livedex.search('clocks cross rivers', mode => 'text')"
+    reranking.lead_to(free_port())
+    try:
+        with session(reranking.url) as connection:
+            notices: list[str] = []
+            connection.add_notice_handler(lambda notice: notices.append(str(notice.message_primary)))
+            found = connection.execute(ordinary.replace("'text'", "'text', rerank => true")).fetchall()
+            assert found == connection.execute(ordinary).fetchall()
+            (notice,) = notices
+            assert notice.startswith("the rows are not reranked: the query worker does not answer")
+    finally:
+        reranking.lead_to(reranking.port)
+
+
 def test_a_session_keeps_its_connection(served: Served) -> None:
     """Texts come over one connection, which ends with the session."""
     until(lambda: served.links() == 0)

@@ -243,13 +243,22 @@ def test_a_worker_that_is_busy_too_long_is_told_apart(served: Served) -> None:
         ("'a', timeout => null", errors.InvalidParameterValue, "the timeout is null"),
         ("'a', timeout => '0 s'", errors.InvalidParameterValue, "the timeout is 00:00:00"),
         ("'a', per_document => 0", errors.InvalidParameterValue, "per_document is 0"),
-        ("'a', rerank => true", errors.FeatureNotSupported, "cannot be reranked"),
+        ("'a', rerank => true", errors.InvalidParameterValue, "the collection default has no reranker"),
     ],
 )
 def test_what_no_search_can_mean_is_refused(served: Served, arguments: str, error: type[Exception], message: str) -> None:
     """Each mistake has its SQLSTATE, and a message that names what was given and what was expected."""
     with pytest.raises(error, match=message):
         served.connection.execute(sql.SQL("select livedex.search({})").format(sql.SQL(arguments)))
+
+
+def test_passages_do_not_fit_into_the_mailbox(served: Served) -> None:
+    """0A000, and the hint names what can rerank."""
+    with served.connection.transaction(force_rollback=True):
+        served.connection.execute("update livedex.collection set reranker = 'words'")
+        with pytest.raises(errors.FeatureNotSupported, match="passages do not fit into the mailbox") as refused:
+            served.connection.execute("select livedex.search('a', rerank => true)")
+    assert "over HTTP" in (refused.value.diag.message_hint or "")
 
 
 @pytest.mark.parametrize(

@@ -325,7 +325,7 @@ REFUSED = [
     ({"timeout": "infinity"}, "22023", "the timeout is infinity"),
     ({"collection": "absent"}, "42704", "the collection absent does not exist"),
     ({"collection": None}, "42704", "does not exist"),
-    ({"rerank": True}, "0A000", "rerank"),
+    ({"rerank": True}, "0A000", "livedex.search_vector cannot rerank"),
 ]  # fmt: skip
 
 

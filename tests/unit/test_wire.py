@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import secrets
 import socket
 import struct
@@ -18,9 +19,10 @@ import pytest
 from psycopg import errors
 
 from livedex.config import Settings
-from livedex.core.mailbox import PURPOSES, Purpose
+from livedex.core.mailbox import WIRE_PURPOSES, WirePurpose
 from livedex.encoders import ModelSpec
 from livedex.encoders.hash import HashEncoder
+from livedex.encoders.reranker import WordsReranker
 from livedex.errors import ConfigError, TimedOutError, UnavailableError
 from livedex.observe import QueryMetrics
 from livedex.query import wire
@@ -38,12 +40,18 @@ QUESTION = "why is the sky blue?"
 
 
 def statement(
-    text: str = QUESTION, *, generation: int = GENERATION, purpose: Purpose = "embed", secret: bytes = SECRET, ms: int = 2000
+    text: str = QUESTION,
+    *,
+    generation: int = GENERATION,
+    purpose: WirePurpose = "embed",
+    secret: bytes = SECRET,
+    ms: int = 2000,
 ) -> str:
-    """As livedex.ask_by_dblink writes it."""
-    payload = struct.pack(">iB", generation, PURPOSES.index(purpose)) + text.encode()
+    """As livedex.ask_endpoint writes it."""
+    payload = struct.pack(">iB", generation, WIRE_PURPOSES.index(purpose)) + text.encode()
     tag = hashlib.sha256(secret + hashlib.sha256(secret + b"wire" + payload).digest()).digest()[:16]
-    return f"SELECT embed({generation}, '{text.encode().hex()}', '{tag.hex()}', '{purpose}', {ms})"
+    verb = "rerank" if purpose == "rerank" else "embed"
+    return f"SELECT {verb}({generation}, '{text.encode().hex()}', '{tag.hex()}', '{purpose}', {ms})"
 
 
 @dataclass
@@ -67,6 +75,13 @@ class Worker:
         if self.error is not None:
             raise self.error
         return HASH.encode_queries(texts)
+
+    def reranker(self, generation: Any) -> WordsReranker:
+        """See Encoders."""
+        assert generation == "the generation"
+        if self.error is not None:
+            raise self.error
+        return WordsReranker()
 
     def read_secret(self) -> bytes:
         """What the database says."""
@@ -128,6 +143,51 @@ def test_a_client_that_knows_the_password_gets_vectors(server: WireServer, worke
             np.testing.assert_array_equal(vector, HASH.encode_queries([text])[0])
     assert worker.count("00000") == 3
     assert worker.secret_reads == 1
+
+
+def to_rerank(*passages: Any) -> str:
+    """A statement that has these judged."""
+    return statement(json.dumps({"query": "how is a sail mended", "passages": passages}), purpose="rerank")
+
+
+def test_passages_are_reranked(server: WireServer, worker: Worker) -> None:
+    """The scores come in the order of the passages, also of many that are long."""
+    with connect(server) as connection:
+        scores = json.loads(ask(connection, to_rerank("fog", "this is how a sail is mended", "a sail")))
+        assert scores == pytest.approx([0.0, 1.0, 0.4])
+        assert len(json.loads(ask(connection, to_rerank(*["字" * 8192] * 50)))) == 50
+    assert worker.count("00000") == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [
+        (to_rerank(*["x"] * 51), "54000"),
+        (statement("[]", purpose="rerank"), "22023"),
+        (statement('{"query": "x"}', purpose="rerank"), "22023"),
+        (statement("no JSON", purpose="rerank"), "22023"),
+        (to_rerank("x").replace("SELECT rerank", "SELECT embed"), "42601"),
+        (statement().replace("SELECT embed", "SELECT rerank"), "42601"),
+        (statement("{}", purpose="rerank", secret=b"x" * 32), "57P03"),
+    ],
+)
+def test_what_cannot_be_reranked_is_refused(worker: Worker, asked: str, code: str) -> None:
+    """Each with a code of its own."""
+    with pytest.raises(StatementError) as refused:
+        worker.answerer().answer(asked)
+    assert refused.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(TimedOutError("too late"), "57014"), (UnavailableError("embedder", "not loaded"), "57P03"), (ValueError("x"), "57P03")],
+)
+def test_a_reranker_that_does_not_answer_is_told(worker: Worker, error: Exception, code: str) -> None:
+    """What the model makes of a passage stays in the worker."""
+    worker.error = error
+    with pytest.raises(StatementError) as refused:
+        worker.answerer().answer(to_rerank("x"))
+    assert refused.value.code == code
 
 
 def test_settings_of_a_client_are_let_pass(server: WireServer) -> None:

@@ -26,6 +26,8 @@ WIRE_TAG = 16  # bytes
 _HEAD = struct.Struct(">iB")  # the generation, and what the vector is for
 Purpose = Literal["embed", "hybrid", "vector"]
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+WirePurpose = Literal["embed", "hybrid", "vector", "rerank"]  # over a connection; passages do not fit into the mailbox
+WIRE_PURPOSES: tuple[WirePurpose, ...] = get_args(WirePurpose)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,9 +98,9 @@ def digest_of(text: str) -> bytes:
     return sha256(text.encode()).digest()
 
 
-def is_tag_of(tag: bytes, secret: bytes, generation_id: int, purpose: Purpose, text: str) -> bool:
+def is_tag_of(tag: bytes, secret: bytes, generation_id: int, purpose: WirePurpose, text: str) -> bool:
     """Whether livedex made this tag for a text that it asks over a connection of its own (query/wire.py)."""
-    payload = _HEAD.pack(generation_id, PURPOSES.index(purpose)) + text.encode()
+    payload = _HEAD.pack(generation_id, WIRE_PURPOSES.index(purpose)) + text.encode()
     return hmac.compare_digest(tag, _sealed(secret, b"wire", payload)[:WIRE_TAG])
 
 

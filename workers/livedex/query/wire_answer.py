@@ -1,12 +1,15 @@
-"""What a database that dials out may ask the query worker, and the answer: one statement.
+"""What a database that dials out may ask the query worker, and the answer: one statement of two forms.
 
     SELECT embed(7, '6869', '5f0c...', 'hybrid', 1500)
+    SELECT rerank(7, '7b22...', '81d2...', 'rerank', 1500)
 
-The generation, the text in UTF-8 as hex digits, a tag that only who reads livedex.mailbox_secret can make, what the vector is
-for, and how many milliseconds are left. livedex.ask_by_dblink in schema/sql/6_embed.sql asks so, over a connection that its
-session keeps. The tag tells a database from another whose worker has generations of the same numbers.
+The generation, the text in UTF-8 as hex digits, a tag that only who reads livedex.mailbox_secret can make, what is asked for,
+and how many milliseconds are left. To rerank, the text is a JSON object with `query` and `passages`, and the answer a JSON
+array of their scores. livedex.ask_endpoint in schema/sql/6_embed.sql asks so, over a connection that its session keeps. The tag
+tells a database from another whose worker has generations of the same numbers.
 """
 
+import json
 import re
 import time
 from collections.abc import Callable
@@ -15,17 +18,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from livedex.core.mailbox import PURPOSES, Purpose, is_tag_of
+from livedex.catalogue import Generation
+from livedex.core.mailbox import WIRE_PURPOSES, WirePurpose, is_tag_of
 from livedex.errors import TimedOutError, UnavailableError
 from livedex.observe import QueryMetrics, logger
 from livedex.query.active import Encoders
 from livedex.query.embedding import QueryEmbedder
 
-MOST_BYTES = 8192  # of a text
+MOST_BYTES = 8192  # of a text that is embedded
+MOST_PASSAGES = 50  # that are reranked at a time
 MOST_MILLISECONDS = 600_000
 
 _STATEMENT = re.compile(
-    r"\s*select\s+embed\s*\(\s*(?P<generation>\d{1,9})\s*,\s*'(?P<text>[0-9a-f]*)'\s*,\s*'(?P<tag>[0-9a-f]*)'\s*,"
+    r"\s*select\s+(?P<verb>embed|rerank)\s*\(\s*(?P<generation>\d{1,9})\s*,\s*'(?P<text>[0-9a-f]*)'\s*,\s*'(?P<tag>[0-9a-f]*)'\s*,"
     r"\s*'(?P<purpose>[a-z]+)'\s*,\s*(?P<milliseconds>\d{1,9})\s*\)\s*;?\s*",
     re.IGNORECASE,
 )
@@ -47,40 +52,44 @@ class Asked:
     generation_id: int
     text: str
     tag: bytes
-    purpose: Purpose
+    purpose: WirePurpose
     seconds: float  # until the deadline
 
 
 def parse(statement: str) -> Asked:
-    """The only statement there is; StatementError for any other."""
+    """One of the two forms; StatementError for anything else."""
     found = _STATEMENT.fullmatch(statement)
-    if found is None or found["purpose"] not in PURPOSES:
+    if found is None or found["purpose"] not in WIRE_PURPOSES:
         raise StatementError("42601", "only SELECT embed(generation, 'text', 'tag', 'purpose', milliseconds) is answered here")
-    if len(found["text"]) > 2 * MOST_BYTES:
+    reranks = found["purpose"] == "rerank"
+    if reranks is not (found["verb"].lower() == "rerank"):
+        raise StatementError("42601", f"{found['verb']} is not for the purpose {found['purpose']}")
+    if len(found["text"]) > 2 * MOST_BYTES and not reranks:
         raise StatementError("54000", f"the text has {len(found['text']) // 2} bytes, at most {MOST_BYTES} can be embedded")
     try:
         text, tag = bytes.fromhex(found["text"]).decode(), bytes.fromhex(found["tag"])
     except ValueError:
         raise StatementError("22023", "the text is not UTF-8 in hex digits") from None
     milliseconds = min(int(found["milliseconds"]), MOST_MILLISECONDS)
-    purpose = next(purpose for purpose in PURPOSES if purpose == found["purpose"])
+    purpose = next(purpose for purpose in WIRE_PURPOSES if purpose == found["purpose"])
     return Asked(generation_id=int(found["generation"]), text=text, tag=tag, purpose=purpose, seconds=milliseconds / 1000)
 
 
 class Answerer:
-    """Answers statements with vectors. `secret` reads livedex.mailbox_secret."""
+    """Answers statements with vectors and scores. `secret` reads livedex.mailbox_secret."""
 
     def __init__(self, encoders: Encoders, embedder: QueryEmbedder, metrics: QueryMetrics, secret: Callable[[], bytes]) -> None:
         self._encoders, self._embedder, self._metrics, self._secret = encoders, embedder, metrics, secret
         self._known = b""  # the secret as it was last read
 
     def answer(self, statement: str) -> str:
-        """The vector as pgvector writes it; StatementError when there is none."""
-        began, code, purpose = time.perf_counter(), "00000", "embed"
+        """The vector as pgvector writes it, or the scores as JSON; StatementError when there are none."""
+        began, code = time.perf_counter(), "00000"
+        purpose: WirePurpose = "embed"
         try:
             asked = parse(statement)
             purpose = asked.purpose
-            return _written(self._vector(asked, began + asked.seconds))
+            return self._answered(asked, began + asked.seconds)
         except StatementError as error:
             code = error.code
             raise
@@ -89,26 +98,44 @@ class Answerer:
             if code == "00000":
                 self._metrics.search.labels("sql", purpose).observe(time.perf_counter() - began)
 
-    def _vector(self, asked: Asked, deadline: float) -> NDArray[np.float32]:
+    def _answered(self, asked: Asked, deadline: float) -> str:
+        verb = "rerank the rows" if asked.purpose == "rerank" else "embed the text"
         try:
-            return self._embedded(asked, deadline)
+            self._check_tag(asked)
+            generation = self._generation(asked)
+            if asked.purpose == "rerank":
+                return self._scores(generation, asked.text, deadline)
+            return _written(np.asarray(self._embedder.vectors(generation, [asked.text], deadline=deadline)[0]))
         except TimedOutError:
-            why = "the query worker did not embed the text in time"
-            raise StatementError("57014", why, "ask again with a longer timeout") from None
+            raise StatementError(
+                "57014", f"the query worker did not {verb} in time", "ask again with a longer timeout"
+            ) from None
         except UnavailableError as error:
             raise StatementError("57P03", str(error)) from None
         except StatementError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a model raises, the next text is answered
             _log.error("wire.failed", error=type(error).__name__)
-            raise StatementError("57P03", "the query worker could not embed the text", "its log says why") from None
+            raise StatementError("57P03", f"the query worker could not {verb}", "its log says why") from None
 
-    def _embedded(self, asked: Asked, deadline: float) -> NDArray[np.float32]:
-        self._check_tag(asked)
-        generation = self._encoders.with_id(asked.generation_id)
-        if generation is None:
+    def _generation(self, asked: Asked) -> Generation:
+        found = self._encoders.with_id(asked.generation_id)
+        if found is None:
             raise StatementError("57P03", f"the generation {asked.generation_id} is not one that this query worker serves")
-        return np.asarray(self._embedder.vectors(generation, [asked.text], deadline=deadline)[0])
+        return found
+
+    def _scores(self, generation: Generation, content: str, deadline: float) -> str:
+        """The scores of the passages in `content`."""
+        try:
+            asked = json.loads(content)
+            query, passages = str(asked["query"]), [str(passage) for passage in asked["passages"]]
+        except (ValueError, LookupError, TypeError):
+            raise StatementError("22023", "what is to be reranked is no JSON object with query and passages") from None
+        if len(passages) > MOST_PASSAGES:
+            raise StatementError("54000", f"{len(passages)} passages are to be reranked, at most {MOST_PASSAGES} are at a time")
+        with self._metrics.search_stage.labels("rerank").time():
+            scores = self._encoders.reranker(generation).scores(query, passages, deadline=deadline)
+        return json.dumps([float(score) for score in scores])
 
     def _check_tag(self, asked: Asked) -> None:
         if self._fits(asked):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from livedex.query.wire_auth import MECHANISM, Exchange, Password, ProofError
 
-MOST_BYTES = 2**16  # of a message: the hex digits of 8 kB of text, and some
+MOST_BYTES = 2**22  # of a message: the hex digits of 50 passages of 8192 characters, if few of these take four bytes
 VERSION = 3
 SSL_REQUEST, GSS_REQUEST, CANCEL_REQUEST = 80877103, 80877104, 80877102
 AUTHENTICATED, SASL, SASL_CONTINUE, SASL_FINAL = 0, 10, 11, 12
@@ -123,14 +123,14 @@ class Talk:
         self._socket.sendall(_message(b"R", struct.pack("!I", kind) + body))
 
     def _proof(self) -> bytes:
-        kind, body = self._message()
+        kind, body = self._message(10_000)
         if kind != PASSWORD:
             raise ProofError("no proof")
         return body
 
-    def _message(self) -> tuple[bytes, bytes]:
+    def _message(self, most: int = MOST_BYTES) -> tuple[bytes, bytes]:
         kind = self._exactly(1)
-        return kind, self._body(MOST_BYTES)
+        return kind, self._body(most)
 
     def _body(self, most: int) -> bytes:
         (length,) = struct.unpack("!I", self._exactly(4))

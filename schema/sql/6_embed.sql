@@ -336,33 +336,36 @@ return least(greatest(k, 20), 50);
 /* Rows of a search in the order that the collection's cross-encoder gives them, each judged by its title and its passage; those
    behind the candidates keep their order, with scores below. Where it cannot be asked in time the rows stay as they are, and a
    warning says why. */
-create function livedex.reranked(g livedex.generation, question text, found livedex.search_result[], deadline timestamptz)
+create function livedex.reranked(g livedex.generation, question text, candidates livedex.search_result[], deadline timestamptz)
 returns livedex.search_result[]
 language plpgsql volatile set search_path = pg_catalog, livedex, pg_temp as $$
 declare
   most constant int := 50;
-  longest constant int := 8192; -- characters of a passage: a model reads less
+  longest constant int := 2000; -- characters of a passage: a model reads less
   tie constant float8 := 1e-6;
   answer livedex.wire_answer;
   scores float8[];
 begin
-  if cardinality(found) = 0 then
-    return found;
+  if cardinality(candidates) = 0 then
+    return candidates;
+  elsif clock_timestamp() >= deadline then
+    raise warning 'the rows are not reranked: no time is left' using hint = 'ask again with a longer timeout';
+    return candidates;
   end if;
   answer := livedex.ask_endpoint(livedex.dblink_schema(), g, (
     select jsonb_build_object('query', question, 'passages',
              jsonb_agg(left(concat_ws(E'\n\n', nullif(r.title, ''), r.chunk), longest) order by r.n))::text
-      from unnest(found[:most]) with ordinality r(document_id, score, title, chunk, ordinal, metadata, version, event_time, indexed_at, n)
+      from unnest(candidates[:most]) with ordinality r(document_id, score, title, chunk, ordinal, metadata, version, event_time, indexed_at, n)
   ), 3, deadline);
   if answer.failure is not null then
     raise warning 'the rows are not reranked: %', answer.message using hint = answer.hint;
-    return found;
+    return candidates;
   end if;
   scores := array(select s::float8 from jsonb_array_elements_text(answer.content::jsonb) with ordinality t(s, n) order by n);
   return array(
     select row(r.document_id, coalesce(scores[r.n], lowest - tie * (r.n - most)), r.title, r.chunk, r.ordinal, r.metadata, r.version,
                r.event_time, r.indexed_at)::livedex.search_result
-      from unnest(found) with ordinality r(document_id, score, title, chunk, ordinal, metadata, version, event_time, indexed_at, n),
+      from unnest(candidates) with ordinality r(document_id, score, title, chunk, ordinal, metadata, version, event_time, indexed_at, n),
            (select min(s) as lowest from unnest(scores) s) l
      order by scores[r.n] desc nulls last, r.n);
 end
@@ -413,7 +416,7 @@ begin
   if answer.embedding is not null then
     perform set_config('livedex.generation', g.generation_id::text, true); -- whatever becomes the active one meanwhile
   end if;
-  if not rerank then
+  if rerank is not true then
     return query select * from livedex.search_vector(
       answer.embedding, k, collection, filter, case when answer.embedding is null then 'text' else mode end, after, per_document,
       false, since, until, on_miss, greatest(deadline - clock_timestamp(), '1 ms'), query);

@@ -14,12 +14,14 @@ from psycopg import errors, sql
 from livedex.database import Connection
 from livedex.dev.kafka import free_port
 from livedex.dev.stack import Addresses
+from livedex.encoders.reranker import too_late
 from livedex.query.app import QueryApp
 from livedex.query.wire import _shut
-from support.asking import ENCODER, TEXTS, SlowEncoder, fill_collection, serving, unused
+from support.asking import ENCODER, MODEL, TEXTS, SlowEncoder, fill_collection, serving, unused
 from support.contrib import Contrib, contrib_server
 from support.database import create_template, fresh_database, url_of
 from support.examples import dblink_setup
+from support.synthetic import Document, Piece, connection_to, create_collection, fill
 from support.waiting import until
 from support.workers import Workers
 
@@ -156,7 +158,57 @@ def test_a_search_is_reranked(reranking: Served, mode: str, begin: str) -> None:
         assert not notices
 
 
-def test_where_it_cannot_be_reranked_in_time_the_rows_come_as_they_are(reranking: Served) -> None:
+def test_of_many_rows_the_best_are_judged(reranking: Served) -> None:
+    """Fifty at most; those behind them keep their order, with scores below."""
+    texts = [f"Number {number} of many {'rivers' if number % 2 else 'clocks'}." for number in range(60)]
+    vectors = ENCODER.encode_documents(texts)
+    documents = [
+        Document(name=f"many/{n}", pieces=[Piece(text=t, vector=v)])
+        for n, (t, v) in enumerate(zip(texts, vectors, strict=True))
+    ]
+    with connection_to(reranking.url) as connection:
+        made = create_collection(connection, "many", model=MODEL, reranker="words")
+        fill(connection, made, documents)
+    until(lambda: made.generation_id in reranking.app._encoders.loaded(), what="the collection to be served")
+    statement = "select document_id, score from livedex.search('rivers', 60, 'many', mode => 'vector', rerank => {})"
+    with session(reranking.url) as connection:
+        plain = [name for name, _ in connection.execute(statement.format("null").encode()).fetchall()]
+        rows = connection.execute(statement.format("true").encode()).fetchall()
+    is_river = {name: int(name.partition("/")[2]) % 2 for name in plain}
+    judged, rest = plain[:50], plain[50:]
+    assert [name for name, _ in rows] == [*sorted(judged, key=lambda name: -is_river[name]), *rest]
+    assert [score for _, score in rows] == sorted((score for _, score in rows), reverse=True)
+
+
+@pytest.mark.parametrize("trouble", ["late", "unloaded"])
+def test_where_it_has_no_time_or_no_model_the_rows_come_as_they_are(
+    reranking: Served, trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a warning that says which."""
+
+    class Late:
+        """A reranker that never comes to an end in time."""
+
+        def scores(self, query: str, passages: list[str], *, deadline: float) -> object:
+            """See Reranker."""
+            del query, passages
+            time.sleep(max(0.0, deadline - time.perf_counter()))
+            raise too_late()
+
+    monkeypatch.setattr(reranking.app._encoders, "_rerankers", {"words": Late()} if trouble == "late" else {})
+    monkeypatch.setattr(reranking.app._encoders, "missing_rerankers", lambda _now: [])
+    ordinary = "select document_id, score from livedex.search('clocks cross rivers', mode => 'text', timeout => '1 s')"
+    with session(reranking.url) as connection:
+        notices: list[str] = []
+        connection.add_notice_handler(lambda notice: notices.append(str(notice.message_primary)))
+        found = connection.execute(ordinary.replace("'text'", "'text', rerank => true")).fetchall()
+        assert found == connection.execute(ordinary).fetchall()
+        (notice,) = notices
+    assert notice.startswith("the rows are not reranked: ")
+    assert ("in time" if trouble == "late" else "is not loaded") in notice
+
+
+def test_where_the_endpoint_is_away_the_rows_come_as_they_are(reranking: Served) -> None:
     """With a warning that says why; the search itself is well."""
     ordinary = "select document_id, score from livedex.search('clocks cross rivers', mode => 'text')"
     reranking.lead_to(free_port())
@@ -281,7 +333,8 @@ def test_a_searching_role_learns_nothing_of_the_connection(served: Served) -> No
                     "select * from dblink('livedex_worker', $$SELECT embed(1, '6869', '00', 'embed', 99)$$) as r(v text)"
                 )
             for call in ("ask_by_dblink('public', null, '', 1, now())", "dblink_embed('public', 'a', 'b', now())",
-                         "wire_statement(null, '', 0, '1 s')", "drop_link('public', 'a')", "dblink_schema()"):  # fmt: skip
+                         "wire_statement(null, '', 0, '1 s')", "drop_link('public', 'a')", "dblink_schema()",
+                         "ask_endpoint('public', null, '', 3, now())", "reranked(null, '', null, now())"):  # fmt: skip
                 with pytest.raises(errors.InsufficientPrivilege):
                     connection.execute(sql.SQL("select livedex.{}").format(sql.SQL(call)))
     finally:

@@ -18,6 +18,7 @@ from support.workers import Workers
 
 pytestmark = pytest.mark.accept
 DOCUMENTS, QUESTIONS = 900, 200
+EXACT = 2000  # chunks up to which livedex.search_vector compares all
 NEAR = 0.005  # of nDCG@10, to the library's own search
 
 
@@ -36,6 +37,8 @@ class Site:
         log.flush()
         workers.caught_up(topic, {0: len(places)}, timeout=600)
         assert index.stop() == 0  # the machine is for the searches
+        (chunks,) = workers.rows("select count(*) from livedex.document_chunk")[0]
+        assert chunks <= EXACT, "of more an index may answer"
         self.serve = workers.start("serve", self.config, LIVEDEX_EMBEDDER="auto")
 
     def evaluate(self, folder: Path, *options: str) -> list[dict[str, Any]]:

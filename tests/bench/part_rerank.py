@@ -12,13 +12,14 @@ from bench.asking import Desk, desk
 from bench.child import Child
 from bench.figures import Figure, quantile
 from bench.scene import Scene
+from livedex.encoders.openvino import precisions
 from real_models import RERANKER
 
 PART = "rerank"
 CANDIDATES = 20
 QUESTIONS, ROUNDS = 10, 5  # of each round
 SEARCHES = 60
-AIMS = {"bf16": 1.8, "f32": None}
+AIM = 1.8  # where the processor has bf16
 
 
 def measure(scene: Scene) -> Iterator[Figure]:
@@ -45,7 +46,8 @@ def _judging(asking: Desk, scene: Scene, folder: str) -> Figure:
                 seconds[side] += values
     fast, plain = (statistics.median(values) * 1000 for values in seconds.values())
     return Figure(
-        part=PART, name=f"rerank {CANDIDATES} candidates, against CrossEncoder.predict", unit="x", aim=AIMS.get(precision),
+        part=PART, name=f"rerank {CANDIDATES} candidates, against CrossEncoder.predict", unit="x",
+        aim=AIM if "bf16" in precisions() else None,
         value=statistics.median(ratios),
         detail=f"p50 {fast:.0f} against {plain:.0f} ms; {RERANKER.name}, {RERANKER.weights}; openvino {precision} against "
         f"torch f32; {len(ratios)} questions in turns",

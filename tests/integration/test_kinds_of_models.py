@@ -22,6 +22,7 @@ from support.workers import Workers
 
 pytestmark = pytest.mark.model
 TEXTS = ["a short text", "words of another, longer one", "x"]
+UNKNOWN = "字 ж 字字"  # no letter of it is in the vocabulary
 PROMPTS = {"query": "find: ", "document": "read: "}
 
 
@@ -62,6 +63,7 @@ def test_each_side_is_encoded_by_its_own_means(folder: Path, embedder: EmbedderN
     assert not close(questions, documents)
     counted = encoder.count_tokens(TEXTS)
     assert counted[1] > counted[0] > counted[2]
+    assert np.isfinite(encoder.encode_documents([UNKNOWN])).all(), "a language that the model does not know has vectors too"
 
 
 @pytest.mark.parametrize("make", [KINDS[0], *(pytest.param(make, marks=pytest.mark.accept) for make in KINDS[1:])])
@@ -102,7 +104,7 @@ def test_vectors_are_cut_to_their_first_numbers(tmp_path: Path, embedder: Embedd
     library = reference(Path(model))
     assert close(cut.encode_documents(TEXTS), library.encode_document(TEXTS, truncate_dim=8, normalize_embeddings=True))
     assert close(cut.encode_queries(TEXTS), normalised(library.encode_query(TEXTS)[:, :8]))
-    with pytest.raises(ConfigError, match="has 32 dimensions, and 33 are asked for"):
+    with pytest.raises(ConfigError, match="has 32 dimensions, and 33 are wanted"):
         open_encoder(embedder, ModelSpec(model=model, dimension=33))
 
 

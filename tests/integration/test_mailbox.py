@@ -252,6 +252,14 @@ def test_what_no_search_can_mean_is_refused(served: Served, arguments: str, erro
         served.connection.execute(sql.SQL("select livedex.search({})").format(sql.SQL(arguments)))
 
 
+def test_a_rerank_that_is_null_is_none(served: Served) -> None:
+    """As if it had not been said."""
+    rows = served.connection.execute(
+        "select document_id from livedex.search('apples', mode => 'text', rerank => null)"
+    ).fetchall()
+    assert rows == [("apples",)]
+
+
 def test_passages_do_not_fit_into_the_mailbox(served: Served) -> None:
     """0A000, and the hint names what can rerank."""
     with served.connection.transaction(force_rollback=True):

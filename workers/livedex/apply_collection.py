@@ -121,7 +121,7 @@ def _open(settings: Settings, name: str, collection: CollectionSettings) -> Enco
     if dimension > limit:
         raise ConfigError(
             f"the model of collection {name} has {dimension} dimensions, storage {collection.storage} indexes at most {limit}: "
-            "choose storage halfvec or a smaller model"
+            "set dimension where the model was trained for that, or choose storage halfvec or a smaller model"
         )
     return encoder
 

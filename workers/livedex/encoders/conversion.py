@@ -17,7 +17,7 @@ import numpy as np
 from livedex.encoders.probe import TEXTS
 
 GRAPH, TOKENIZER, FACTS, REFERENCE = "model.xml", "tokenizer.json", "facts.json", "reference.npy"
-UNBOUNDED = 8192  # tokens that are said to be read of a text by a model that reads all
+NO_LIMIT, UNBOUNDED = 10**9, 8192  # tokens from which on a model reads all, and how many are said to be read then
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the names that models give it
 
 
@@ -41,7 +41,7 @@ def facts(model: Any) -> Facts:
         raise ValueError("the model does not say its dimension or how many tokens it reads: it is no text encoder")
     return Facts(
         dimension=dimension,
-        max_tokens=int(min(max_tokens, UNBOUNDED)),
+        max_tokens=int(max_tokens) if max_tokens < NO_LIMIT else UNBOUNDED,
         query_prompt=prompts.get("query", ""),
         document_prompt=next((prompts[name] for name in DOCUMENT_PROMPTS if name in prompts), ""),
         has_types="token_type_ids" in getattr(reader.tokenizer, "model_input_names", ()),

@@ -82,7 +82,10 @@ def _check_kind(model: Path) -> None:
     with suppress(OSError, ValueError, LookupError, TypeError):
         kind = json.loads((model / "modules.json").read_text())[0]["type"].rpartition(".")[2]
         if kind != "Transformer":
-            raise ConfigError(f"the model in {model} begins with a {kind}, and openvino takes a Transformer: torch runs it")
+            raise ConfigError(
+                f"the model in {model} begins with a {kind}, and openvino takes a Transformer: "
+                'torch runs it, with precision = "auto"'
+            )
 
 
 def quantised(model: Converted) -> Path:

@@ -38,6 +38,7 @@ class OpenVinoEncoder:
         facts = model.facts
         self._counting, self._reading = _tokenizers(model, facts.max_tokens)
         self._lock = threading.Lock()
+        self._max_tokens = facts.max_tokens
         self._normalise = spec.normalise
         precision = self._compile_int8(model) if spec.precision == "int8" else self._compile(model)
         self.identity = Identity(
@@ -114,7 +115,7 @@ class OpenVinoEncoder:
 
     def _run(self, rows: Sequence[NDArray[np.int32]]) -> Vectors:
         """The vectors of one batch of token ids."""
-        width = _width(max(map(len, rows)))
+        width = _width(max(map(len, rows)), self._max_tokens)
         ids: NDArray[np.int64] = np.zeros((len(rows), width), np.int64)
         mask = np.zeros_like(ids)
         for row, tokens in enumerate(rows):
@@ -124,11 +125,12 @@ class OpenVinoEncoder:
             return np.array(self._compiled({"input_ids": ids, "attention_mask": mask})[0], np.float32)
 
 
-def _width(longest: int) -> int:
+def _width(longest: int, most: int) -> int:
     """How many tokens short texts are filled up to: an input of another shape than the one before takes the processor a
     millisecond more, which is much for a question, and few tokens more take less.
     """
-    return -(-longest // SHORT_STEP) * SHORT_STEP if longest <= SHORT else longest
+    rounded = -(-longest // SHORT_STEP) * SHORT_STEP
+    return max(longest, min(rounded, most)) if longest <= SHORT else longest
 
 
 def _tokenizers(model: Converted, max_tokens: int) -> tuple[Any, Any]:

@@ -35,7 +35,9 @@ def shaped(vectors: Vectors, dimension: int, *, normalise: bool) -> Vectors:
 def dimension_of(model: str, whole: int, wanted: int | None) -> int:
     """How many of a model's `whole` numbers are kept. ConfigError when it has fewer."""
     if wanted is not None and wanted > whole:
-        message = f"the model {model!r} has {whole} dimensions, and {wanted} are asked for: choose fewer, or another model"
+        message = (
+            f"the model {model!r} has {whole} dimensions, and {wanted} are wanted: set a smaller dimension, or install another"
+        )
         raise ConfigError(message)
     return wanted or whole
 

@@ -1,4 +1,4 @@
-"""Opened encoders, each once however many generations are made with its model."""
+"""Opened encoders, each once however many generations are made with its model and as many of its dimensions."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar

@@ -34,7 +34,7 @@ class TorchEncoder:
         try:
             found = facts(self._model)
             self._tokenizer = tokenizer_of(self._model)
-        except ValueError as error:
+        except (ValueError, AttributeError, TypeError) as error:  # it has no tokenizer, or a slow one
             raise ConfigError(f"the model in {folder} cannot be used: {error}") from error
         self._whole = found.dimension
         self.identity = Identity(

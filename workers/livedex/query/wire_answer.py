@@ -94,8 +94,9 @@ class Answerer:
             code = error.code
             raise
         finally:
-            self._metrics.requests.labels("sql", code).inc()
-            if code == "00000":
+            if purpose != "rerank":  # that is a stage of a search, which was counted when its text came
+                self._metrics.requests.labels("sql", code).inc()
+            if code == "00000" and purpose != "rerank":
                 self._metrics.search.labels("sql", purpose).observe(time.perf_counter() - began)
 
     def _answered(self, asked: Asked, deadline: float) -> str:
@@ -135,7 +136,7 @@ class Answerer:
             raise StatementError("54000", f"{len(passages)} passages are to be reranked, at most {MOST_PASSAGES} are at a time")
         with self._metrics.search_stage.labels("rerank").time():
             scores = self._encoders.reranker(generation).scores(query, passages, deadline=deadline)
-        return json.dumps([float(score) for score in scores])
+        return json.dumps([float(score) for score in scores], allow_nan=False)
 
     def _check_tag(self, asked: Asked) -> None:
         if self._fits(asked):
@@ -152,4 +153,6 @@ class Answerer:
 
 
 def _written(vector: NDArray[np.float32]) -> str:
+    if not np.isfinite(vector).all():
+        raise ValueError("the model gave a vector with a number that is none")
     return f"[{','.join(f'{number:.9g}' for number in vector.tolist())}]"  # nine digits are a float32, no less and no more

@@ -79,8 +79,8 @@ def test_defaults() -> None:
     assert found.collections == {"default": CollectionSettings()}
     assert found.sources == {"livedex.documents": SourceSettings(collection="default", partitions=3)}
     assert CollectionSettings().model_dump() == {
-        "model": None, "query_prompt": None, "document_prompt": None, "precision": "auto", "metric": "cosine",
-            "storage": "halfvec", "reranker": "",
+        "model": None, "query_prompt": None, "document_prompt": None, "dimension": None, "precision": "auto",
+            "metric": "cosine", "storage": "halfvec", "reranker": "",
         "text_config": "english", "versions": "log", "context": "title", "orphan_grace": timedelta(hours=24),
     }  # fmt: skip
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from livedex.query.wire_auth import MECHANISM, Exchange, Password, ProofError
 
-MOST_BYTES = 2**22  # of a message: the hex digits of 50 passages of 8192 characters, if few of these take four bytes
+MOST_BYTES = 2**20  # of a message: the hex digits of 50 passages of 2000 characters, which take four bytes at most
 VERSION = 3
 SSL_REQUEST, GSS_REQUEST, CANCEL_REQUEST = 80877103, 80877104, 80877102
 AUTHENTICATED, SASL, SASL_CONTINUE, SASL_FINAL = 0, 10, 11, 12

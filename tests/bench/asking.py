@@ -85,13 +85,23 @@ class Desk:
             connection.execute(SQL, (questions[0], mode)).fetchall()
             return [self._timed(lambda: connection.execute(SQL, (each, mode)).fetchall()) for each in questions]  # noqa: B023
 
-    def at_once(self, sessions: int, questions: Sequence[Sequence[str]]) -> Asked:
-        """What so many sessions get that ask by livedex.search, each its own questions and without a pause."""
+    def first_of_session(self, question: str, number: int) -> list[float]:
+        """Seconds of the first search of so many new sessions, one after another."""
+        found = []
+        for _ in range(number):
+            with self.session() as connection:
+                found.append(self._timed(lambda: connection.execute(SQL, (question, "vector")).fetchall()))  # noqa: B023
+        return found
+
+    def at_once(self, sessions: int, questions: Sequence[Sequence[str]], warm: str) -> Asked:
+        """What so many sessions get that ask by livedex.search, each its own questions and without a pause; each has searched for
+        `warm` before.
+        """
         asked, start, lock = Asked(), threading.Barrier(sessions), threading.Lock()
 
         def ask(own: Sequence[str]) -> None:
             with self.session() as connection:
-                connection.execute("select 1")
+                connection.execute(SQL, (warm, "vector")).fetchall()
                 start.wait()
                 for question in own:
                     begun = time.perf_counter()

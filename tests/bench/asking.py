@@ -90,11 +90,11 @@ class Desk:
         found = []
         for _ in range(number):
             with self.session() as connection:
-                found.append(self._timed(lambda: connection.execute(SQL, (question, "vector")).fetchall()))  # noqa: B023
+                found.append(self._timed(lambda: connection.execute(SQL, (question, "vector")).fetchall()))
         return found
 
     def at_once(self, sessions: int, questions: Sequence[Sequence[str]], warm: str) -> Asked:
-        """What so many sessions get that ask by livedex.search, each its own questions and without a pause; each has searched for
+        """What so many sessions get that ask by livedex.search, each its own questions, without a pause; each has searched for
         `warm` before.
         """
         asked, start, lock = Asked(), threading.Barrier(sessions), threading.Lock()

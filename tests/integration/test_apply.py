@@ -255,7 +255,7 @@ def test_a_reranker_can_be_set_at_any_time(place: Provisioned) -> None:
         ({"text_config": "a.b.c.d"}, "is no text search configuration"),
         ({"storage": "bit", "metric": "dot"}, "storage bit with metric dot: signs compare directions only"),
         ({"model": "hash-4001", "storage": "bit"}, "4001 dimensions, storage bit indexes at most 4000: set dimension"),
-        ({"model": "hash-16", "dimension": 17}, "'hash-16' has 16 dimensions, and 17 are wanted"),
+        ({"model": "hash-16", "dimension": 17}, "has 16 dimensions, and dimension = 17 asks for more"),
         ({"model": "hash-4001"}, "4001 dimensions, storage halfvec indexes at most 4000"),
         ({"model": "hash-2001", "storage": "vector"}, "2001 dimensions, storage vector indexes at most 2000"),
     ],

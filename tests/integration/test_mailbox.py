@@ -243,7 +243,7 @@ def test_a_worker_that_is_busy_too_long_is_told_apart(served: Served) -> None:
         ("'a', timeout => null", errors.InvalidParameterValue, "the timeout is null"),
         ("'a', timeout => '0 s'", errors.InvalidParameterValue, "the timeout is 00:00:00"),
         ("'a', per_document => 0", errors.InvalidParameterValue, "per_document is 0"),
-        ("'a', rerank => true", errors.InvalidParameterValue, "the collection default has no reranker"),
+        ("'a', rerank => true", errors.InvalidParameterValue, 'the collection "default" has no reranker'),
     ],
 )
 def test_what_no_search_can_mean_is_refused(served: Served, arguments: str, error: type[Exception], message: str) -> None:

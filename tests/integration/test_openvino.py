@@ -11,8 +11,8 @@ import pytest
 
 from livedex.config import DEFAULT_MODEL
 from livedex.encoders import Encoder, ModelSpec, open_encoder
-from livedex.encoders.converted import cache_dir
-from livedex.encoders.models import find_model
+from livedex.encoders.converted import cache_dir, converted
+from livedex.encoders.models import digest_of, find_model
 from livedex.encoders.port import EncodingStopped
 from livedex.encoders.probe import TOLERANCE, agreement, cosines
 from livedex.errors import ConfigError
@@ -45,10 +45,11 @@ def _opened(name: str) -> Encoder:
 
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the converted models, to spoil."""
-    shared = cache_dir()
+    """A copy of the converted model, to spoil."""
+    folder = find_model(DEFAULT_MODEL)
+    shared = converted(folder, digest_of(folder)).folder
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    shutil.copytree(shared, cache_dir(), ignore=shutil.ignore_patterns("draft-*"))
+    shutil.copytree(shared, cache_dir() / shared.name)
     return cache_dir()
 
 

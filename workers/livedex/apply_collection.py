@@ -117,6 +117,11 @@ def _open(settings: Settings, name: str, collection: CollectionSettings) -> Enco
         raise ConfigError(
             f"the document_prompt of collection {name} takes {prompt} of the {window} tokens that its model reads: shorten it"
         )
+    if collection.dimension is not None and collection.dimension > encoder.identity.dimension:
+        raise ConfigError(
+            f"the model of collection {name} has {encoder.identity.dimension} dimensions, and dimension = "
+            f"{collection.dimension} asks for more: set fewer, or none for all"
+        )
     dimension, limit = encoder.identity.dimension, MAX_INDEXED_DIMENSION[collection.storage]
     if dimension > limit:
         raise ConfigError(

@@ -27,7 +27,7 @@ class HashEncoder:
             precision="f32",
             model=f"hash-{self._whole}",
             revision="1",
-            dimension=dimension_of(spec.model, self._whole, spec.dimension),
+            dimension=dimension_of(self._whole, spec.dimension),
             max_tokens=MAX_TOKENS,
             query_prompt=spec.query_prompt or "",
             document_prompt=spec.document_prompt or "",

@@ -47,7 +47,7 @@ class HttpEncoder:
             precision="remote",
             model=spec.model,
             revision=self._dialect.revision,
-            dimension=dimension_of(spec.model, self._whole, spec.dimension),
+            dimension=dimension_of(self._whole, spec.dimension),
             max_tokens=self._dialect.max_tokens,
             query_prompt=spec.query_prompt or "",
             document_prompt=spec.document_prompt or "",

@@ -46,7 +46,7 @@ class OpenVinoEncoder:
             precision=precision,
             model=spec.model,
             revision=revision,
-            dimension=dimension_of(spec.model, facts.dimension, spec.dimension),
+            dimension=dimension_of(facts.dimension, spec.dimension),
             max_tokens=facts.max_tokens,
             query_prompt=facts.query_prompt if spec.query_prompt is None else spec.query_prompt,
             document_prompt=facts.document_prompt if spec.document_prompt is None else spec.document_prompt,

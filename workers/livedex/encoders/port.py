@@ -11,8 +11,6 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from livedex.errors import ConfigError
-
 Vectors = NDArray[np.float32]
 
 
@@ -32,14 +30,9 @@ def shaped(vectors: Vectors, dimension: int, *, normalise: bool) -> Vectors:
     return normalised(cut) if normalise else cut
 
 
-def dimension_of(model: str, whole: int, wanted: int | None) -> int:
-    """How many of a model's `whole` numbers are kept. ConfigError when it has fewer."""
-    if wanted is not None and wanted > whole:
-        message = (
-            f"the model {model!r} has {whole} dimensions, and {wanted} are wanted: set a smaller dimension, or install another"
-        )
-        raise ConfigError(message)
-    return wanted or whole
+def dimension_of(whole: int, wanted: int | None) -> int:
+    """How many of a model's `whole` numbers are kept, where so many are wanted: all, where it has no more."""
+    return min(whole, wanted or whole)
 
 
 _NO_MEMORY = re.compile(r"out of memory|allocate memory|bad.?alloc", re.IGNORECASE)

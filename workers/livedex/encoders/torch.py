@@ -42,7 +42,7 @@ class TorchEncoder:
             precision="f32",
             model=spec.model,
             revision=digest_of(folder),
-            dimension=dimension_of(spec.model, found.dimension, spec.dimension),
+            dimension=dimension_of(found.dimension, spec.dimension),
             max_tokens=found.max_tokens,
             query_prompt=found.query_prompt if spec.query_prompt is None else spec.query_prompt,
             document_prompt=found.document_prompt if spec.document_prompt is None else spec.document_prompt,

@@ -17,7 +17,7 @@ from support.faults.arena import Arena
 from support.faults.audit import DocumentChange
 from support.faults.poison import poisons
 from support.faults.proxy import Proxy
-from support.faults.script import Script
+from support.faults.script import Mix, Script
 from support.faults.texts import torn
 from support.kafka import Log
 from support.waiting import until
@@ -137,8 +137,9 @@ LOST_LETTERS = [
 ]
 
 
-def test_damage_is_seen(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damage_is_seen(open_arena: Callable[..., Arena], monkeypatch: pytest.MonkeyPatch) -> None:
     """An index that is sound passes, and damage to documents, chunks, vectors, dead letters and progress is named."""
+    arena = open_arena(mix=Mix(delete=0.3))  # with fewer, there may be no deleted document in the end
     arena.load(200)
     arena.worker(wait=False)
     records = arena.settle()
@@ -146,11 +147,11 @@ def test_damage_is_seen(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
     arena.reader.stop()  # it would see the damage too
     monkeypatch.setattr(checks, "SHOWN", 10**6)
     for damage in LOST_LETTERS:
-        arena.rows(damage + " returning 1")
+        assert arena.rows(damage + " returning 1"), f"there was nothing to damage: {damage}"
         with pytest.raises(AssertionError, match="I8"):
             checks.every_offset_once(snapshot.take(arena.world.direct.database_url), records)
     for damage, said in DAMAGES:
-        arena.rows(damage + " returning 1")
+        assert arena.rows(damage + " returning 1"), f"there was nothing to damage: {damage}"
         with pytest.raises(AssertionError, match=said):
             checks.fold_equality(snapshot.take(arena.world.direct.database_url), records, numbered_by="log")
 

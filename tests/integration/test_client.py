@@ -86,7 +86,7 @@ WRONG: list[tuple[dict[str, Any], type[LivedexError], str]] = [
     ({"rerank": True}, UsageError, "rerank"),
     ({"timeout": 0}, UsageError, "timeout"),
     ({"timeout": 61}, UsageError, "timeout"),
-    ({"after": f"{TOPIC}:0:1000", "timeout": 0.2}, TimedOutError, "not searchable"),
+    ({"after": f"{TOPIC}:0:1000", "timeout": 0.2}, TimedOutError, "not searchable|deadline passed"),
     ({"collection": "absent"}, ConfigError, "absent"),
     ({"collection": "secrets"}, ConfigError, "secrets"),
     ({"token": None}, ConfigError, "token"),

@@ -80,7 +80,7 @@ def test_interrupted_demo_leaves_nothing_behind(folder: Path) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 1, _output(folder)
     assert "interrupted" in _output(folder)
-    assert not _left_behind(folder)
+    until(lambda: not _left_behind(folder), what="the last process to be gone")
     assert not list(folder.glob("livedex-demo-*"))
 
 

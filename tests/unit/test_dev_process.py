@@ -57,10 +57,17 @@ def test_spawned_process_is_detached(daemon: Daemon) -> None:
     assert daemon.pid is not None
     process = psutil.Process(daemon.pid)
     assert os.getsid(daemon.pid) != os.getsid(0)
-    files = {link.readlink() for link in Path(f"/proc/{daemon.pid}/fd").iterdir()}
-    assert files == {Path(os.devnull), daemon.log}
+    until(lambda: _files(daemon.pid) == {Path(os.devnull), daemon.log}, what="it to have no file but these")
     assert "HOME" not in process.environ()
     assert process.ppid() != os.getpid()
+
+
+def _files(pid: int | None) -> set[Path]:
+    """What a process has open; none while it is on its way into its program, and closes what it inherited."""
+    try:
+        return {link.readlink() for link in Path(f"/proc/{pid}/fd").iterdir()}
+    except FileNotFoundError:
+        return set()
 
 
 def test_recycled_pid_is_not_ours(daemon: Daemon) -> None:

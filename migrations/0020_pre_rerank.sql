@@ -118,14 +118,8 @@ begin
 end
 $$;
 
-/* How many rows of a search are found for the cross-encoder: at least 20 and at most 50 of them it judges, as over HTTP
-   (query/searcher.py). */
-create function livedex.rerank_candidates(k int) returns int
-language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp
-return least(greatest(k, 20), 50);
-
-/* Rows of a search in the order that the collection's cross-encoder gives them, each judged by its title and its passage; those
-   behind the candidates keep their order, with scores below. Where it cannot be asked in time the rows stay as they are, and a
+/* Rows of a search in the order that the collection's cross-encoder gives them, each judged by its title and its passage; at
+   least 20 are found for it, and 50 judged at most, as over HTTP (query/searcher.py); those behind the candidates keep their order, with scores below. Where it cannot be asked in time the rows stay as they are, and a
    warning says why. */
 create function livedex.reranked(g livedex.generation, question text, candidates livedex.search_result[], deadline timestamptz)
 returns livedex.search_result[]
@@ -213,7 +207,7 @@ begin
       false, since, until, on_miss, greatest(deadline - clock_timestamp(), '1 ms'), query);
   else
     found := array(select row(r.*)::livedex.search_result from livedex.search_vector(
-      answer.embedding, greatest(k, livedex.rerank_candidates(k)), collection, filter,
+      answer.embedding, greatest(k, 20), collection, filter,
       case when answer.embedding is null then 'text' else mode end, after, per_document,
       false, since, until, on_miss, greatest(deadline - clock_timestamp(), '1 ms'), query) r);
     if g.generation_id is null then
@@ -225,5 +219,5 @@ begin
 end
 $$;
 
-revoke execute on function livedex.ask_endpoint, livedex.rerank_candidates, livedex.reranked from public;
+revoke execute on function livedex.ask_endpoint, livedex.reranked from public;
 reset role;

@@ -24,9 +24,9 @@ from livedex.errors import TimedOutError, UnavailableError
 from livedex.observe import QueryMetrics, logger
 from livedex.query.active import Encoders
 from livedex.query.embedding import QueryEmbedder
+from livedex.query.searcher import MOST_CANDIDATES
 
 MOST_BYTES = 8192  # of a text that is embedded
-MOST_PASSAGES = 50  # that are reranked at a time
 MOST_MILLISECONDS = 600_000
 
 _STATEMENT = re.compile(
@@ -132,8 +132,10 @@ class Answerer:
             query, passages = str(asked["query"]), [str(passage) for passage in asked["passages"]]
         except (ValueError, LookupError, TypeError):
             raise StatementError("22023", "what is to be reranked is no JSON object with query and passages") from None
-        if len(passages) > MOST_PASSAGES:
-            raise StatementError("54000", f"{len(passages)} passages are to be reranked, at most {MOST_PASSAGES} are at a time")
+        if len(passages) > MOST_CANDIDATES:
+            raise StatementError(
+                "54000", f"{len(passages)} passages are to be reranked, at most {MOST_CANDIDATES} are at a time"
+            )
         with self._metrics.search_stage.labels("rerank").time():
             scores = self._encoders.reranker(generation).scores(query, passages, deadline=deadline)
         return json.dumps([float(score) for score in scores], allow_nan=False)

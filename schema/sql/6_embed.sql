@@ -328,8 +328,8 @@ end
 $$;
 
 /* Rows of a search in the order that the collection's cross-encoder gives them, each judged by its title and its passage; at
-   least 20 are found for it, and 50 judged at most, as over HTTP (query/searcher.py); those behind the candidates keep their order, with scores below. Where it cannot be asked in time the rows stay as they are, and a
-   warning says why. */
+   least 20 are found for it, and 50 judged at most, as over HTTP (query/searcher.py). Those behind the candidates keep their
+   order, with scores below. Where it cannot be asked in time the rows stay as they are, and a warning says why. */
 create function livedex.reranked(g livedex.generation, question text, candidates livedex.search_result[], deadline timestamptz)
 returns livedex.search_result[]
 language plpgsql volatile set search_path = pg_catalog, livedex, pg_temp as $$

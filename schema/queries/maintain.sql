@@ -30,6 +30,8 @@ select g.generation_id, g.chunking_id, c.collection_id, c.name as collection, g.
                 where l.relation = t.oid and l.database = (select oid from pg_database where datname = current_database())
                   and l.mode = 'ShareUpdateExclusiveLock' and l.pid <> pg_backend_pid()) as in_work,
        pg_relation_size(t.oid) / current_setting('block_size')::int as pages, pg_relation_size(t.oid) as bytes,
+       (select coalesce(sum(pg_relation_size(('livedex.' || quote_ident(i.name))::regclass)), 0)::bigint
+          from livedex.vector_indexes i where i.relation = t.oid) as index_bytes,
        g.dimension, g.storage, pg_stat_get_dead_tuples(t.oid) as dead,
        -- not only by the statistics, which end with a crash, and count twice what is loaded and analyzed at once
        case when t.reltuples > 0 then t.reltuples::bigint else pg_stat_get_live_tuples(t.oid) end as live,
@@ -90,6 +92,19 @@ select count(*) as vectors,
        count(*) filter (where not exists (select from livedex.document_chunk m
                                            where m.chunk_key = e.chunk_key and m.chunking_id = %(chunking_id)s)) as unmapped
   from livedex.{embeddings} e tablesample system (%(percent)s)
+
+-- name: count_documents
+-- Those that searches may give.
+select count(*) from livedex.document where collection_id = %(collection_id)s and not deleted
+
+-- name: built_ratio
+-- The share of the documents with chunks that a generation has which is built beside the active one.
+select least(1.0, (select count(*) from livedex.document_chunk m where m.chunking_id = g.chunking_id and m.ordinal = 0)::float8
+       / greatest(1, (select count(*) from livedex.document_chunk m where m.chunking_id = a.chunking_id and m.ordinal = 0)))
+  from livedex.generation g
+  join livedex.collection c using (collection_id)
+  join livedex.generation a on a.generation_id = c.active_generation
+ where g.generation_id = %(generation_id)s
 
 -- name: probe
 select queries, nearest, hits from livedex.probe_index(%(generation_id)s, %(queries)s, make_interval(secs => %(budget)s))

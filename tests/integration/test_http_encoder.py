@@ -23,6 +23,7 @@ from livedex.encoders.port import EncodingStopped
 from livedex.encoders.remote import Conversation, InputRefusedError, Server, retry_after
 from livedex.errors import ConfigError, SystemicError, UnavailableError
 from livedex.index.app import IndexApp
+from livedex.observe import QueryMetrics
 from livedex.query.embedding import Loaded, QueryEmbedder
 from support.embedding_server import MODEL, EmbeddingServer
 from support.kafka import Log
@@ -161,7 +162,7 @@ def test_a_query_that_the_server_fails_on_fails_alone(told: EmbeddingServer) -> 
     """Those that are embedded with it get their vectors; asked for again, it is refused without asking the server."""
     encoder = opened(told)
     told.mark, told.marked, told.seconds = "bad", 500, 0.1
-    embedder = QueryEmbedder(cast("Loaded", SimpleNamespace(encoder=lambda _: encoder)))
+    embedder = QueryEmbedder(cast("Loaded", SimpleNamespace(encoder=lambda _: encoder)), QueryMetrics())
     made = cast("Generation", SimpleNamespace(generation_id=1, identity=encoder.identity))
 
     def ask(text: str) -> np.ndarray:

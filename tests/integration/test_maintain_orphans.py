@@ -310,7 +310,7 @@ def test_a_large_unmapped_share_is_swept_early(database_url: str, kafka_settings
         assert bench.one(ORPHANS) == 0
         bench.connection.execute("delete from livedex.document_chunk where doc_key <= 30")
         until(lambda: bench.one(CHUNKS) == 70, what="the early sweeps")
-        share = maintainer._metrics.unmapped_share.labels("default")._value
+        share = maintainer._gauges.metrics.unmapped_share.labels("default")._value
         until(lambda: share.get() == 0.0, what="the gauge")
 
 
@@ -345,7 +345,7 @@ def test_an_index_that_finds_less_than_it_did_is_rebuilt(
     with upkeep(database_url, kafka_settings, replace(FAST, rebuild=3600.0)) as maintainer:
         until(lambda: bench.connection.execute(recall).fetchone() == (1.0,), what="the first probe")
         bench.connection.execute("update livedex.upkeep set built_at = now()")  # so that it is not rebuilt yet
-        gauge = maintainer._metrics.index_recall.labels("default")._value
+        gauge = maintainer._gauges.metrics.index_recall.labels("default")._value
         until(lambda: gauge.get() == 1.0, what="the gauge")
         damage = "update pg_index set indisready = %s where indexrelid = 'livedex.embedding_1_hnsw'::regclass"
         bench.connection.execute(damage, (False,))

@@ -15,6 +15,7 @@ from livedex.encoders import Encoder, ModelSpec
 from livedex.encoders.hash import HashEncoder
 from livedex.encoders.port import Vectors
 from livedex.errors import SystemicError, TimedOutError, UnavailableError
+from livedex.observe import QueryMetrics
 from livedex.query import embedding
 from livedex.query.active import NotLoadedError
 from livedex.query.embedding import QueryEmbedder, VectorCache
@@ -112,7 +113,7 @@ def made() -> Any:
     """An embedder of small batches."""
     model = Model()
     with ThreadPoolExecutor(16) as pool:
-        yield Fixture(model, QueryEmbedder(Loaded(model), batch=4), pool)
+        yield Fixture(model, QueryEmbedder(Loaded(model), QueryMetrics(), batch=4), pool)
         model.go_on.set()
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError, RetriableError, UnknownTopicOrPartitionError, for_code
 
 from livedex.config import KafkaSettings
@@ -100,6 +101,20 @@ def tell_topics(admin: KafkaAdminClient, names: Iterable[str]) -> dict[str, Topi
             found[answer["name"]] = UnavailableError("kafka", f"kafka does not describe topic {answer['name']}: {why}")
             continue
         found[answer["name"]] = Topic(topic_id=str(answer["topic_id"]), partitions=len(answer["partitions"]))
+    return found
+
+
+def retention_of(admin: KafkaAdminClient, names: Iterable[str]) -> dict[str, float]:
+    """After how many seconds Kafka deletes records, of those of the topics where it does; KafkaError where it does not say."""
+    wanted = {"cleanup.policy", "retention.ms"}
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name, dict.fromkeys(wanted)) for name in names]
+    told = admin.describe_configs(resources, config_filter="all").get("topic", {}) if resources else {}
+    found: dict[str, float] = {}
+    for name, options in told.items():
+        values = {option: options[option]["value"] for option in wanted if option in options}
+        after = int(values.get("retention.ms") or -1)
+        if "delete" in (values.get("cleanup.policy") or "") and after >= 0:
+            found[name] = after / 1000
     return found
 
 

@@ -14,6 +14,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from livedex import __version__
+from livedex.collectors import KafkaClientCollector, PoolCollector
 
 # Every threshold that an alert may use is an edge.
 FRESHNESS_BUCKETS = (
@@ -96,6 +97,12 @@ class _Metrics:
         self._build_info = Gauge(
             "livedex_build_info", "Version and model of this worker", ["version", "model"], registry=self.registry
         )
+        self.active_generation = Gauge(
+            "livedex_active_generation", "Number of the generation that is searched: another one after a switch",
+            ["collection"], registry=self.registry,
+        )  # fmt: skip
+        self.pools = PoolCollector()
+        self.registry.register(self.pools)
 
     def serves(self, model: str) -> None:
         """Say which model this worker runs."""
@@ -162,6 +169,37 @@ class IndexMetrics(_Metrics):
         self.unmapped_share = Gauge(
             "livedex_unmapped_share", "Share of the vectors that no document has", ["collection"], registry=registry
         )
+        self.index_state = Gauge(
+            "livedex_index_state", "1 for what the vector index is now; of the worker that does the upkeep",
+            ["collection", "state"], registry=registry,
+        )  # fmt: skip
+        self.documents = Gauge("livedex_documents", "Visible documents", ["collection"], registry=registry)
+        self.vectors = Gauge(
+            "livedex_vectors", "Vectors of the active generation, as a sample tells", ["collection"], registry=registry
+        )
+        self.table_bytes = Gauge(
+            "livedex_table_bytes", "Size of the table of vectors of the active generation", ["collection"], registry=registry
+        )
+        self.index_bytes = Gauge("livedex_index_bytes", "Size of its vector index", ["collection"], registry=registry)
+        self.built_ratio = Gauge(
+            "livedex_generation_built_ratio", "Share of the documents that a generation has which is being built",
+            ["collection", "generation"], registry=registry,
+        )  # fmt: skip
+        self.last_poll = Gauge(
+            "livedex_last_poll_timestamp_seconds", "When Kafka was polled last without an error", registry=registry
+        )
+        self.retained_offsets = Gauge(
+            "livedex_retained_offsets", "Offsets from the start of the log to the progress: at 0, the next deletion loses some",
+            ["topic", "partition"], registry=registry,
+        )  # fmt: skip
+        self.retention = Gauge(
+            "livedex_retention_seconds", "After what time the broker deletes records of a topic, where it does",
+            ["topic"], registry=registry,
+        )  # fmt: skip
+        self.records_consumed = Counter("livedex_kafka_records_consumed", "Records polled", registry=registry)
+        self.bytes_consumed = Counter("livedex_kafka_bytes_consumed", "Their keys and values", registry=registry)
+        self.kafka_client = KafkaClientCollector()
+        registry.register(self.kafka_client)
 
 
 class QueryMetrics(_Metrics):
@@ -186,3 +224,9 @@ class QueryMetrics(_Metrics):
         )
         self.requests = Counter("livedex_search_requests", "Searches by answer", ["route", "code"], registry=registry)
         self.waiting = Gauge("livedex_search_waiting", "Searches over HTTP that wait for their turn", registry=registry)
+        self.cache = Counter(
+            "livedex_query_cache", "Texts to embed, by whether their vector was kept", ["outcome"], registry=registry
+        )
+        self.degraded = Counter(
+            "livedex_search_degraded", "Searches answered without the reranking that was asked for", registry=registry
+        )

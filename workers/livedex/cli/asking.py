@@ -125,7 +125,8 @@ def _in_this_process(chosen: Settings, generation_id: int | None) -> Iterator[As
             raise ConfigError(
                 f"generation {generation_id} is not there, or is written no more: livedex generation list shows those that are"
             )
-        searcher = Searcher(pool, encoders, QueryEmbedder(encoders), QueryMetrics())
+        metrics = QueryMetrics()  # that nobody reads
+        searcher = Searcher(pool, encoders, QueryEmbedder(encoders, metrics), metrics)
 
         def ask(body: dict[str, Any]) -> Answer:
             request = _request(body)

@@ -12,6 +12,15 @@ ELEMENT_BYTES = 720  # that a build takes beside the vector; measured: 1,481 of 
 SPARE = 1.1
 
 
+class IndexState(StrEnum):
+    """Of a vector index: searches use one that is ready, and compare all vectors otherwise."""
+
+    NONE = "none"
+    BUILDING = "building"
+    READY = "ready"
+    INVALID = "invalid"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
     """How often, how much at once, and from which measure on. Times in seconds."""

@@ -84,6 +84,7 @@ class IndexApp:
     def _run(self) -> None:
         self._wait(self._check_database)
         pool = open_pool(self._settings.database_url, size=CONNECTIONS, name=self.name, settings=WRITER_SETTINGS)
+        self.metrics.pools.watch("index", pool)
         store = self._store = BuildStore(pool)
         followed = self._wait(store.catalogue)
         if followed is None:
@@ -101,6 +102,7 @@ class IndexApp:
         source = self._wait(lambda: KafkaSource(self._settings.kafka, self.name))
         if source is None:
             return
+        self.metrics.kafka_client.read = source.client_metrics
         ownership = Ownership()
         stages = Stages(
             store, self.metrics, failures_in_a_row=self._settings.failures_in_a_row, clock=time.time,
@@ -187,9 +189,9 @@ class IndexApp:
             for topic in self._settings.sources:
                 self.metrics.staleness.labels(topic, "0").set(max(0.0, now - self._began))
             return
-        ends = watch.ends
-        self.metrics.staleness.clear()
-        self.metrics.offset_lag.clear()
+        ends, starts = watch.ends, watch.starts
+        for gauge in (self.metrics.staleness, self.metrics.offset_lag, self.metrics.retained_offsets):
+            gauge.clear()
         for partition in () if watch.joined else watch.unowned:  # there may be events since then, and nobody looks
             self.metrics.staleness.labels(partition.topic, str(partition.partition)).set(max(0.0, now - watch.began))
         if self._worker is None:
@@ -199,7 +201,16 @@ class IndexApp:
             end = ends.get(partition, 0)
             self.metrics.staleness.labels(*labels).set(own.staleness(now, end))
             self.metrics.offset_lag.labels(*labels).set(own.progress.lag(end))
+            if partition in starts and own.progress.next_offset is not None:
+                self.metrics.retained_offsets.labels(*labels).set(max(0, own.progress.next_offset - starts[partition]))
+        self._tell_generations(self._worker.catalogue)
         held = self._worker.held
         for reason in Hold:
             self.metrics.paused_partitions.labels(reason).set(held[reason])
         self.metrics.inflight_bytes.set(self._worker.bytes_in_flight)
+
+    def _tell_generations(self, catalogue: Catalogue) -> None:
+        self.metrics.active_generation.clear()
+        for active, *_ in catalogue.targets.values():
+            made = active.generation
+            self.metrics.active_generation.labels(made.collection).set(made.generation_id)

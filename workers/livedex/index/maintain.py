@@ -9,7 +9,6 @@ maintain_index.py and maintain_build.py.
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 
 from psycopg import errors
@@ -19,6 +18,7 @@ from livedex.config import KafkaSettings
 from livedex.core.upkeep import Pace, excess, probe_due, sweep_due
 from livedex.index.building import BuildStore
 from livedex.index.maintain_build import GenerationBuilder
+from livedex.index.maintain_gauges import Measured, UpkeepGauges
 from livedex.index.maintain_index import IndexKeeper
 from livedex.index.maintain_notes import Notes
 from livedex.index.maintain_orphans import collect_oldest, sweep
@@ -31,16 +31,6 @@ SAMPLED_PAGES = 2_000  # of the table of vectors, to see how many no document ha
 _log = logger("upkeep")
 
 
-@dataclass(slots=True, kw_only=True)
-class _Measured:
-    """When something of a generation was measured last (monotonic seconds), and what it was."""
-
-    at: float
-    vectors: float = 0.0  # about how many there are
-    unmapped: float = 0.0  # share
-    probed_at: float | None = None
-
-
 class Maintainer:
     """Three threads of the index worker. `start` them, and `join` them after the stop was asked for."""
 
@@ -51,12 +41,12 @@ class Maintainer:
     ) -> None:  # fmt: skip
         self._url = url
         self._name = name
-        self._metrics = metrics
+        self._gauges = UpkeepGauges(metrics)
         self._stop = stop
         self._pace = pace
         self._clock = clock
         self._session: UpkeepSession | None = None
-        self._measured: dict[int, _Measured] = {}
+        self._measured: dict[int, Measured] = {}
         self._swept_at: float | None = None
         self._words_of: datetime | None = None  # when the statistics were made that the frequent words are from
         self._notes = Notes(stop)
@@ -106,7 +96,7 @@ class Maintainer:
         session, self._session = self._session, None
         self._keeper.elected = self._builder.elected = False
         self._written.clear()
-        self._forget_gauges()
+        self._gauges.forget()
         if session is not None:
             session.close()
 
@@ -131,9 +121,9 @@ class Maintainer:
             self._follow_words(session)
         generations = session.generations()
         self._note_worker(session, generations)
-        self._show(generations)
+        self._gauges.show(generations, self._measured)
 
-    def _measure(self, session: UpkeepSession, kept: Kept, *, anew: bool = False) -> _Measured:
+    def _measure(self, session: UpkeepSession, kept: Kept, *, anew: bool = False) -> Measured:
         measured = self._measured.get(kept.generation_id)
         if measured is not None and not anew and self._clock() - measured.at < self._pace.measure:
             return measured
@@ -142,12 +132,14 @@ class Maintainer:
         found = session.rows("measure", arguments, embeddings=kept.embeddings)[0]
         unmapped = found["unmapped"] / max(found["vectors"], 1)
         if measured is None:
-            measured = self._measured[kept.generation_id] = _Measured(at=self._clock())
+            measured = self._measured[kept.generation_id] = Measured(at=self._clock())
         measured.at, measured.vectors, measured.unmapped = self._clock(), found["vectors"] * 100 / percent, unmapped
+        measured.documents = session.value("count_documents", {"collection_id": kept.collection_id})
+        measured.built = session.value("built_ratio", {"generation_id": kept.generation_id}) if kept.filling else None
         session.execute("note_unmapped", {"generation_id": kept.generation_id, "unmapped": unmapped})
         return measured
 
-    def _probe(self, session: UpkeepSession, kept: Kept, measured: _Measured) -> None:
+    def _probe(self, session: UpkeepSession, kept: Kept, measured: Measured) -> None:
         since_last = None if measured.probed_at is None else self._clock() - measured.probed_at
         if kept.ready is None or not probe_due(since_last, age=kept.age, judged=kept.recall is not None, pace=self._pace):
             return
@@ -198,16 +190,3 @@ class Maintainer:
             if number not in self._written or self._written[number] != problem:
                 session.execute("note_worker", {"generation_id": number, "worker": self._name, "problem": problem})
                 self._written[number] = problem
-
-    def _show(self, generations: list[Kept]) -> None:
-        for kept in generations:
-            if kept.active:
-                self._metrics.index_ready.labels(kept.collection).set(kept.ready is not None)
-                self._metrics.unmapped_share.labels(kept.collection).set(kept.unmapped or 0.0)
-                if kept.recall is not None:
-                    self._metrics.index_recall.labels(kept.collection).set(kept.recall)
-
-    def _forget_gauges(self) -> None:
-        """Another worker shows them, or nobody knows."""
-        for gauge in (self._metrics.index_ready, self._metrics.unmapped_share, self._metrics.index_recall):
-            gauge.clear()

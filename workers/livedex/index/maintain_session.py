@@ -10,7 +10,7 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.rows import class_row, dict_row
 
-from livedex.core.upkeep import UPKEEP_LOCK
+from livedex.core.upkeep import UPKEEP_LOCK, IndexState
 from livedex.database import CONNECT_TIMEOUT, WRITER_SETTINGS, open_session, query
 from livedex.errors import ConfigError
 from livedex.lifecycle import Stop
@@ -39,6 +39,7 @@ class Kept:
     in_work: bool
     pages: int  # of the table of its vectors
     bytes: int  # the same
+    index_bytes: int  # of its vector indexes, also of those that are not valid
     dimension: int
     storage: str
     dead: int  # rows of that table, which its index still has
@@ -58,6 +59,15 @@ class Kept:
     def index(self) -> str:
         """The name of the index that livedex builds."""
         return f"{self.embeddings}_hnsw"
+
+    @property
+    def index_state(self) -> IndexState:
+        """What there is of its index."""
+        if self.ready is not None:
+            return IndexState.READY
+        if not self.left_over:
+            return IndexState.NONE
+        return IndexState.BUILDING if self.in_work else IndexState.INVALID
 
 
 class UpkeepSession:

@@ -7,6 +7,8 @@ ownership is the worker's business: this side tells what it gained and lost.
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import isfinite
+from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.admin import KafkaAdminClient
@@ -205,6 +207,13 @@ class KafkaSource(ConsumerRebalanceListener):
             raise _same_instance() from error
         except KafkaError:
             return
+
+    def client_metrics(self) -> dict[str, float]:
+        """The client's own metrics that are of no topic and no broker, by its names for them; any thread may ask."""
+        found: dict[Any, Any] = self._consumer.metrics(raw=True) or {}
+        of_all = [name for name in found if name.tags.keys() <= {"client-id"}]
+        values = {name.name: float(found[name].value()) for name in of_all}
+        return {name: value for name, value in values.items() if isfinite(value)}
 
     def close(self) -> None:
         """Leave the group."""

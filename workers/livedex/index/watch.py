@@ -19,12 +19,13 @@ from livedex.core.continuity import broken_topic
 from livedex.errors import ConfigError, UnavailableError
 from livedex.index.partition import Partition
 from livedex.index.store import Store
-from livedex.kafka import describe, open_admin, tell_topics
+from livedex.kafka import describe, open_admin, retention_of, tell_topics
 from livedex.lifecycle import Health, Stop
 from livedex.observe import IndexMetrics, logger
 
 EVERY = 1.0  # seconds
 LOOKS_PER_TRIM = 10  # between two times that freed memory is given back to the system
+LOOKS_PER_START = 10  # between two times that is asked where the log begins, and what the broker deletes
 LOOKS_PER_REFUSAL = 10  # between two times that a model is loaded which was refused
 _log = logger("watch")
 Followed = tuple[dict[str, Source], dict[int, Live]]
@@ -56,6 +57,7 @@ class Watch:
         self.unowned: Sequence[TopicPartition] = ()  # before this worker has joined: those that nobody reads, as it seems
         self.began = time.time()
         self.ends: Mapping[TopicPartition, int] = {}  # the log's end offsets
+        self.starts: Mapping[TopicPartition, int] = {}  # and its first
         self.catalogues: SimpleQueue[Catalogue] = SimpleQueue()  # what to follow from now on, each time that changed
         self.sources: SimpleQueue[Mapping[str, Source]] = SimpleQueue()  # the same, where only their states changed
         self.went_back: SimpleQueue[TopicPartition] = SimpleQueue()  # the database forgot progress that was committed
@@ -145,14 +147,32 @@ class Watch:
         self._admin = self._admin or open_admin(self._kafka, "livedex-watch")
         try:
             self._look_at_topics(self._admin)
-            wanted = dict.fromkeys(list(self.partitions), OffsetSpec.LATEST)
-            found = self._admin.list_partition_offsets(wanted, timeout_ms=2_000) if wanted else {}
+            found = self._offsets(self._admin, OffsetSpec.LATEST)
+            if self._looks % LOOKS_PER_START == 0 or not self.starts.keys() >= found.keys():
+                self.starts = self._offsets(self._admin, OffsetSpec.EARLIEST)
+                self._look_at_retention(self._admin)
         except UnknownTopicOrPartitionError:
             _log.warning("watch.topic_missing", topics=sorted({partition.topic for partition in self.partitions}))
         except KafkaError as error:
             raise UnavailableError("kafka", f"kafka does not answer: {describe(error)}") from error
         else:
-            self._note_ends({partition: place.offset for partition, place in found.items()})
+            self._note_ends(found)
+
+    def _offsets(self, admin: KafkaAdminClient, which: OffsetSpec) -> dict[TopicPartition, int]:
+        wanted = dict.fromkeys(list(self.partitions), which)
+        found = admin.list_partition_offsets(wanted, timeout_ms=2_000) if wanted else {}
+        return {partition: place.offset for partition, place in found.items()}
+
+    def _look_at_retention(self, admin: KafkaAdminClient) -> None:
+        """What the broker deletes is for the alerts only: a worker that may not ask tells nothing."""
+        try:
+            found = retention_of(admin, sorted({partition.topic for partition in self.partitions}))
+        except KafkaError as error:
+            _log.debug("watch.retention_unknown", why=describe(error))
+            found = {}
+        self._metrics.retention.clear()
+        for topic, seconds in found.items():
+            self._metrics.retention.labels(topic).set(seconds)
 
     def _note_ends(self, ends: Mapping[TopicPartition, int]) -> None:
         self.ends = ends

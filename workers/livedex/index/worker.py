@@ -116,6 +116,7 @@ class IndexWorker:
         finally:
             self._answer()
         self._poll_passed(polled)
+        self._metrics.last_poll.set_to_current_time()
         if polled.gained or polled.lost:
             self._metrics.rebalances.inc()
             self.holdings.changed(polled.gained, polled.lost)
@@ -162,6 +163,8 @@ class IndexWorker:
     def _submit(self, partition: TopicPartition, records: tuple[Record, ...]) -> None:
         own = self.holdings.partitions[partition]
         own.progress.end_offset = self._source.end_of(partition) or own.progress.end_offset
+        self._metrics.records_consumed.inc(len(records))
+        self._metrics.bytes_consumed.inc(sum(record.size for record in records))
         now = time.time()
         for part in cut(records):
             oldest = min(record.timestamp_ms for record in part) / 1000

@@ -74,6 +74,10 @@ class Encoders:
         """The generations whose texts can be embedded now."""
         return {each.generation_id for each in self._live if each.generation_id in self._loaded}
 
+    def served(self) -> dict[str, Generation]:
+        """The generation that is searched, by collection."""
+        return dict(self._generations)
+
     def refresh(self, *, timeout: float | None = None) -> list[Generation]:
         """Look again what there is, and return the active generations; a connection is waited for at most `timeout` seconds."""
         with translated(), self._pool.connection(timeout) as connection:

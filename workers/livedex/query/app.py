@@ -52,8 +52,10 @@ class QueryApp:
         self._connections = 2 * (os.cpu_count() or 1)  # more would wait for a core inside the database
         self._pool = open_pool(settings.database_url, size=self._connections, name=self.name)
         self._probe = open_pool(settings.database_url, size=1, name=f"{self.name}-probe")  # searches cannot keep it busy
+        self.metrics.pools.watch("search", self._pool)
+        self.metrics.pools.watch("probe", self._probe)
         self._encoders = Encoders(settings.embedder, self._pool, open_encoder or opener(settings))
-        self._embedder = QueryEmbedder(self._encoders)
+        self._embedder = QueryEmbedder(self._encoders, self.metrics)
         self.wire = endpoint(settings, Answerer(self._encoders, self._embedder, self.metrics, self._mailbox_secret))
         self.http = HttpServer(self._application(), listen(settings.http_host, settings.http_port, "LIVEDEX_HTTP_PORT"))
 
@@ -69,7 +71,7 @@ class QueryApp:
         slots, queue = 2 * self._connections, self._settings.http_queue
         self._answering = Answering(searcher, self.metrics, problems, slots=slots, queue=queue)
         app.include_router(search_routes(self._answering, self._status, tokens=self._tokens is not None))
-        app.include_router(health_routes(self.health, self.metrics.registry))
+        app.include_router(health_routes(self.health, self.metrics.registry, before_scrape=self._tell_generations))
         return app
 
     def run(self) -> None:
@@ -159,6 +161,11 @@ class QueryApp:
             _log.error("query.reranker_refused", reranker=name, why=first_line(error))
         else:
             _log.info("query.reranker_loaded", reranker=name)
+
+    def _tell_generations(self) -> None:
+        self.metrics.active_generation.clear()
+        for collection, generation in self._encoders.served().items():
+            self.metrics.active_generation.labels(collection).set(generation.generation_id)
 
     def _status(self, caller: Caller) -> dict[str, Any]:
         with translated(), self._pool.connection() as connection:

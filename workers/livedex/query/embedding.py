@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from livedex.catalogue import Generation
 from livedex.encoders import Encoder
 from livedex.errors import TimedOutError, UnavailableError
+from livedex.observe import QueryMetrics
 
 Vector = NDArray[np.float32]
 
@@ -88,8 +89,9 @@ class _Waiter:
 class QueryEmbedder:
     """Embeds queries; any number of threads may ask."""
 
-    def __init__(self, encoders: Loaded, *, batch: int = BATCH, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, encoders: Loaded, metrics: QueryMetrics, *, batch: int = BATCH, cache_bytes: int = CACHE_BYTES) -> None:
         self._encoders = encoders
+        self._metrics = metrics
         self._batch = batch
         self._lock = threading.Condition()  # never held while a model runs; notified of those who begin to wait
         self._cache = VectorCache(cache_bytes)
@@ -107,6 +109,8 @@ class QueryEmbedder:
         with self._lock:
             found = self._cache.found(generation.generation_id, texts)
         missing = [text for text in dict.fromkeys(texts) if text not in found]
+        self._metrics.cache.labels("hit").inc(len(found))
+        self._metrics.cache.labels("miss").inc(len(missing))
         if missing:
             found |= self._embedded(_Waiter(generation, missing, deadline))
         return np.stack([found[text] for text in texts]) if texts else np.empty((0, generation.identity.dimension), np.float32)

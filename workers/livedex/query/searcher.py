@@ -159,6 +159,7 @@ class Searcher:
             if asked.search.rerank:
                 with self._timed("rerank", own):
                     rows, degraded = self._reranked(asked, rows)
+                    self._metrics.degraded.inc(degraded)
         except Exception as error:  # noqa: BLE001 - raised again, or told in its place
             return error
         own["total"] = sum(own.values())

@@ -29,6 +29,16 @@ select g.generation_id, g.collection_id, g.chunking_id, g.state, g.reason, g.ind
   left join livedex.upkeep u on u.generation_id = g.generation_id
  where g.generation_id = %(generation_id)s and g.state <> 'retired'
 
+-- name: without_model
+-- The query workers that embed texts for the active generation and cannot do so for this one yet. Names are shown to few.
+select distinct coalesce(nullif(a.application_name, ''), 'pid ' || l.pid) as worker
+  from livedex.advisory_locks l
+  left join pg_stat_get_activity(l.pid) a on true
+ where l.form = 2 and l.class = %(presence)s and l.object = %(active_generation)s
+   and not exists (select from livedex.advisory_locks o
+                    where o.pid = l.pid and o.form = 2 and o.class = %(presence)s and o.object = %(generation_id)s)
+ order by worker
+
 -- name: last_kept
 -- The generation that was active before.
 select g.generation_id

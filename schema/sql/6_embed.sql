@@ -309,6 +309,13 @@ begin
 end
 $$;
 
+-- The number of the generation that a collection is searched in: vectors of different ones do not compare.
+create function livedex.active_generation(collection text default 'default') returns int
+language sql stable security definer set search_path = pg_catalog, livedex, pg_temp
+begin atomic
+  select (livedex.searchable_collection(collection)).active_generation;
+end;
+
 -- The vector that a collection's model gives for a query text.
 create function livedex.embed(query text, collection text default 'default', timeout interval default '2 s') returns vector
 language plpgsql volatile parallel unsafe security definer set search_path = pg_catalog, livedex, pg_temp as $$
@@ -318,7 +325,7 @@ declare
   answer livedex.embed_answer;
 begin
   perform livedex.check_question(query, timeout);
-  select * into strict g from livedex.generation where generation_id = c.active_generation;
+  g := livedex.searched_generation(c);
   answer := livedex.ask_worker(g, query, 0, clock_timestamp() + timeout);
   if answer.failure is not null then
     raise exception '%', answer.message using errcode = answer.failure, hint = answer.hint;
@@ -430,6 +437,6 @@ $$;
 
 revoke execute on function livedex.mailbox_keys, livedex.mailbox_refusal, livedex.ask_by_mailbox, livedex.dblink_schema,
   livedex.wire_statement, livedex.drop_link, livedex.dblink_embed, livedex.ask_endpoint, livedex.ask_by_dblink, livedex.ask_worker,
-  livedex.check_question, livedex.reranked, livedex.embed, livedex.search from public;
-grant execute on function livedex.embed, livedex.search to livedex_search, livedex_query, livedex_indexer;
+  livedex.check_question, livedex.active_generation, livedex.reranked, livedex.embed, livedex.search from public;
+grant execute on function livedex.active_generation, livedex.embed, livedex.search to livedex_search, livedex_query, livedex_indexer;
 reset role;

@@ -2,20 +2,25 @@
 
 import json
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import psycopg
 import pytest
 
 from livedex import generations
 from livedex.catalogue import Generation
 from livedex.config import EmbedderName
+from livedex.core.mailbox import PRESENCE_CLASS
 from livedex.database import query
+from livedex.encoders import Encoder
 from livedex.encoders.hash import HashEncoder
 from livedex.encoders.port import Vectors
 from livedex.errors import ConfigError
@@ -202,6 +207,82 @@ def test_what_is_not_ready_is_not_switched_to(site: Site) -> None:
     assert site.livedex("generation", "switch", "default", "2").code == 0
     again = site.livedex("generation", "switch", "default", "2")
     assert (again.code, "is the active one" in again.err) == (1, True)
+
+
+def test_a_switch_waits_for_the_query_workers(site: Site) -> None:
+    """While a query worker still loads the new model, the switch waits for it, so that no text in SQL is refused; one that
+    cannot load it is named, and nothing is switched.
+    """
+    loads = threading.Event()
+
+    def slowly(embedder: EmbedderName, made: Generation) -> Encoder:
+        if made.identity.model == "hash-24" and not loads.is_set():
+            raise ConfigError("the model is not there")
+        return HashEncoder(made.model_spec)
+
+    app = QueryApp(site.workers.settings(site.config), open_encoder=slowly)
+    app.name = "serve-without-model"
+    with site.workers.in_thread(app), site.workers.connect() as connection, ThreadPoolExecutor(1) as other:
+        site.change(model="hash-24")
+        site.built(2)
+        until(lambda: present(connection) == {1: 2, 2: 1}, what="the other query worker to have both models")
+        with pytest.raises(ConfigError, match=r"is not ready: serve-without-model-mailbox cannot embed texts for it"):
+            generations.switch(connection, "default", 2, patience=0.2)
+        assert site.search()["generation"] == 1
+        with site.workers.connect() as own:
+            switched = other.submit(generations.switch, own, "default", 2)
+            with pytest.raises(TimeoutError):
+                switched.result(timeout=1)
+            loads.set()
+            app._encoders._refused.clear()  # which would be tried again in half a minute
+            switched.result(timeout=20)
+        assert present(connection) == {1: 2, 2: 2}
+        for number in range(20):
+            connection.execute("select livedex.embed(%s)", (f"a new text {number}",))
+
+
+def test_an_application_keeps_its_vectors_apart(site: Site) -> None:
+    """A vector that was made before a switch is searched in its own generation when its number is said, and refused once that
+    one was dropped; embed gives the vector of the generation that is said.
+    """
+    site.change(model="hash-16", document_prompt="passage: ", query_prompt="passage: ")  # of the same dimension
+    site.built(2)
+    with site.workers.connect() as connection:
+
+        def embedded() -> str:
+            return str(connection.execute("select livedex.embed(%s)::text", (TEXT,)).fetchone())
+
+        def score(vector: str) -> float:
+            found = connection.execute(
+                "select score from livedex.search_vector(%s::vector, mode => 'vector') where document_id = 'asked'",
+                (vector.strip("(,')"),),
+            ).fetchone()
+            assert found is not None
+            return float(found[0])
+
+        active = "select livedex.active_generation()"
+        assert connection.execute(active).fetchone() == (1,)
+        kept = embedded()
+        assert score(kept) == pytest.approx(1, abs=1e-3)
+        generations.switch(connection, "default", 2)
+        assert connection.execute(active).fetchone() == (2,)
+        assert score(kept) < 0.9, "of another model"
+        connection.execute("set livedex.generation = '1'")
+        assert score(kept) == pytest.approx(1, abs=1e-3)
+        assert embedded() == kept
+        generations.drop(connection, 1)
+        for refused in (embedded, lambda: score(kept)):
+            with pytest.raises(psycopg.Error, match="is not searched any more") as error:
+                refused()
+            assert error.value.sqlstate == "LX001"
+        connection.execute("reset livedex.generation")
+        assert score(embedded()) == pytest.approx(1, abs=1e-3)
+
+
+def present(connection: "psycopg.Connection[Any]") -> dict[int, int]:
+    """How many query workers can embed texts in SQL, by generation."""
+    there = "select object, count(*) from livedex.advisory_locks where form = 2 and class = %s group by object"
+    return dict(connection.execute(there, (PRESENCE_CLASS,)).fetchall())
 
 
 MISTAKES = [

@@ -4,6 +4,7 @@
 one is made the active one, in one transaction, once it is complete; the one before is kept, so that it can come back at once.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,12 +14,15 @@ from psycopg import errors
 from psycopg.rows import class_row, dict_row
 
 from livedex import catalogue
+from livedex.core.mailbox import PRESENCE_CLASS
 from livedex.core.upkeep import Pace
 from livedex.database import Connection, query, translated
 from livedex.errors import ConfigError, ConflictError
 
 LEAST_RECALL = 0.9  # of its vector index, as the upkeep probes it
 PROBE = {"queries": 30, "seconds": 5.0}
+LOADING = 60.0  # seconds that query workers may take to load a model; a large one comes off a cold disk
+LOOK_EVERY = 0.1  # seconds
 LOCK_TIMEOUT_MS = 10_000  # for the batches in flight to end
 
 
@@ -55,23 +59,30 @@ def read(connection: Connection) -> list[dict[str, Any]]:
         return cursor.execute(query("generations", "list")).fetchall()
 
 
-def check_ready(connection: Connection, collection: str, generation_id: int, *, pace: Pace | None = None) -> Found:
-    """ConfigError when the generation could not be switched to, with what is missing."""
+def check_ready(
+    connection: Connection, collection: str, generation_id: int, *, pace: Pace | None = None, patience: float = LOADING
+) -> Found:
+    """ConfigError when the generation could not be switched to, with what is missing. Query workers that load its model are
+    waited for, up to `patience` seconds.
+    """
     found = _find(connection, generation_id)
     if found.collection != collection:
         raise ConfigError(f"generation {generation_id} is one of collection {found.collection}, not of {collection}")
     _refuse_unready(found)
     if found.state == "building":
         _gate(connection, found, pace or Pace())
+    _wait_for_query_workers(connection, found, patience)
     return found
 
 
-def switch(connection: Connection, collection: str, generation_id: int, *, pace: Pace | None = None) -> None:
+def switch(
+    connection: Connection, collection: str, generation_id: int, *, pace: Pace | None = None, patience: float = LOADING
+) -> None:
     """Search this generation from now on. ConfigError when it is not ready, with what is missing; ConflictError when batches in
     flight, or another operator, hold the collection for long.
     """
     # before any batch has to wait; what of it may change until then is asked again
-    found = check_ready(connection, collection, generation_id, pace=pace)
+    found = check_ready(connection, collection, generation_id, pace=pace, patience=patience)
     with _held(connection, found):
         found = _find(connection, generation_id)  # another operator may have been faster
         _refuse_unready(found)
@@ -166,6 +177,24 @@ def _gate(connection: Connection, found: Found, pace: Pace) -> None:
     recall = _recall(connection, found) if indexed else None
     if recall is not None and recall < LEAST_RECALL:
         raise _not_ready(found, f"its vector index finds {recall:.0%} of the nearest, at least {LEAST_RECALL:.0%} is expected")
+
+
+def _wait_for_query_workers(connection: Connection, found: Found, patience: float) -> None:
+    """Until every query worker that answers texts in SQL has the model: a text that none can embed would be refused."""
+    arguments = {"presence": PRESENCE_CLASS, "active_generation": found.active_generation, **found.arguments}
+    deadline = time.monotonic() + patience
+    while True:
+        with translated():
+            waiting = [name for (name,) in connection.execute(query("generations", "without_model"), arguments).fetchall()]
+        if not waiting:
+            return
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(LOOK_EVERY)
+    raise _not_ready(
+        found,
+        f"{', '.join(waiting)} cannot embed texts for it: its log says why it does not load the model, or end that worker",
+    )
 
 
 def _recall(connection: Connection, found: Found) -> float | None:

@@ -159,14 +159,16 @@ class Workers:
         with self.connect() as connection:
             provisioning.run(provisioning.plan(self.settings(config), connection, topics=True))
 
-    def start(self, command: str, config: Path, *, wait: bool = True, **environment: str) -> Process:
-        """`livedex index` or `livedex serve` as a process, ready unless told not to wait."""
+    def start(self, command: str, config: Path, *, wait: bool = True, module: str = "livedex", **environment: str) -> Process:
+        """`livedex index` or `livedex serve` as a process, ready unless told not to wait. `module` may be another one that has
+        the same commands.
+        """
         port = free_port()
         setting = "LIVEDEX_METRICS_PORT" if command == "index" else "LIVEDEX_HTTP_PORT"
         output = self.folder / f"{command}-{len(self._processes)}.log"
         with output.open("wb") as stream:
             popen = subprocess.Popen(
-                [sys.executable, "-m", "livedex", command], env=self.environment(config, **{setting: str(port), **environment}),
+                [sys.executable, "-m", module, command], env=self.environment(config, **{setting: str(port), **environment}),
                 stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
             )  # fmt: skip
         process = Process(popen, output, f"http://127.0.0.1:{port}")

@@ -1,9 +1,11 @@
 """What the log holds: records, their places, and the order of versions that a document's events have."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple, Self
+
+from livedex.core.trace_context import TraceContext
 
 # What livedex.wait_for takes too: the digits keep within the integers of Postgres.
 _TOKEN = re.compile(r"(?P<topic>[^:]+):(?P<partition>[0-9]{1,9}):(?P<offset>[0-9]{1,18})")
@@ -50,6 +52,7 @@ class Record:
     key: bytes | None
     value: bytes | None  # None is a tombstone, which is not the same as empty
     headers: tuple[tuple[str, bytes | None], ...] = ()
+    trace: TraceContext | None = field(default=None, compare=False)  # that its headers carry, where somebody asked
 
     @property
     def place(self) -> Place:

@@ -19,6 +19,7 @@ from kafka.errors import FencedInstanceIdError, KafkaError, LogTruncationError, 
 from livedex.config import GROUP, KafkaSettings
 from livedex.core.continuity import Topic
 from livedex.core.record import Record
+from livedex.core.trace_context import TraceContext
 from livedex.errors import ConfigError
 from livedex.index import mending
 from livedex.index.inspection import Inspection
@@ -228,6 +229,7 @@ def _same_instance() -> ConfigError:
 
 
 def _record(record: ConsumerRecord) -> Record:
+    headers = tuple((name, value) for name, value in record.headers or ())
     return Record(
         topic=record.topic,
         partition=record.partition,
@@ -235,5 +237,6 @@ def _record(record: ConsumerRecord) -> Record:
         timestamp_ms=record.timestamp,
         key=record.key,
         value=record.value,
-        headers=tuple((name, value) for name, value in record.headers or ()),
+        headers=headers,
+        trace=TraceContext.of(headers),
     )

@@ -31,7 +31,7 @@ def pytest_configure() -> None:
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the caller's shell reaches a test."""
     for name in list(os.environ):
-        if name.startswith(("LIVEDEX_", "PG")):
+        if name.startswith(("LIVEDEX_", "PG", "OTEL_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 

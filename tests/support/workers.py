@@ -145,9 +145,20 @@ class Workers:
         self, *arguments: str, config: Path | None = None, timeout: float = 120, **environment: str
     ) -> "subprocess.CompletedProcess[str]":
         """Run a command to its end."""
+        return self._run("-m", "livedex", *arguments, config=config, timeout=timeout, **environment)
+
+    def run_code(
+        self, code: str, *arguments: str, config: Path, timeout: float = 120, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a command to its end, by way of this code."""
+        return self._run("-c", code, *arguments, config=config, timeout=timeout, **environment)
+
+    def _run(
+        self, *arguments: str, config: Path | None, timeout: float, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [sys.executable, "-m", "livedex", *arguments], env=self.environment(config, **environment), capture_output=True,
-            text=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL,
+            [sys.executable, *arguments], env=self.environment(config, **environment), capture_output=True, text=True,
+            timeout=timeout, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
     def apply(self, config: Path, **environment: str) -> None:

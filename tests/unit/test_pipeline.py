@@ -12,8 +12,10 @@ import pytest
 from livedex.index.applying import Claim, merged
 from livedex.index.batch import BATCH_BYTES, Applied, Batch, Dropped, End, Work
 from livedex.index.pipeline import Ownership, Pipeline
+from livedex.index.spans import Spans
 from livedex.index.stages import Stages
 from livedex.observe import IndexMetrics
+from livedex.tracing import OFF
 from support.batches import TARGETS, claim_of
 from support.records import record
 from support.waiting import until
@@ -73,7 +75,7 @@ class Run:
         self.steps = Steps()
         self.ownership = Ownership()
         self.metrics = IndexMetrics()
-        self.pipeline = Pipeline(cast("Stages", self.steps), self.ownership, self.metrics)
+        self.pipeline = Pipeline(cast("Stages", self.steps), self.ownership, Spans(OFF, self.metrics, "group"))
         self.ends: list[End] = []
 
     def submit(self, claim: Claim, offset: int) -> Batch:

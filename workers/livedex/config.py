@@ -174,6 +174,11 @@ _FROM_ENVIRONMENT = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "STANDBY_URLS", 
                      "WIRE_PORT", "WIRE_HOST", "WIRE_PASSWORD_FILE", "LOG_FORMAT", *_FOR_LOADING)  # fmt: skip
 
 
+def opentelemetry() -> dict[str, str]:
+    """The variables of OpenTelemetry, which are not livedex's to name or to check."""
+    return {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}
+
+
 def load(path: Path | None = None) -> Settings:
     """The settings of `path` (default: LIVEDEX_CONFIG, else none) under the environment's; UsageError when any is wrong."""
     _refuse_unknown(os.environ)

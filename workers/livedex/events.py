@@ -3,15 +3,18 @@
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kafka import KafkaProducer
+from kafka.producer.future import RecordMetadata
 
 from livedex.core.change import VERSION_HEADER, Rejection, VersionMode, decode
 from livedex.core.record import Place, Record
 from livedex.errors import UsageError
 from livedex.kafka import translated
+from livedex.tracing import OFF, Span, Tracer
 
 MARKDOWN = frozenset({".md", ".markdown", ".mdx"})
 TEXT = frozenset({".txt", ".rst", ".adoc", ".asciidoc", ".org", ".text"})
@@ -95,17 +98,43 @@ def _checked(event: Event, origin: str) -> Event:
     return Event(key=change.document_id, value=event.value, headers=event.headers)
 
 
-def send(producer: KafkaProducer, topic: str, events: Iterable[Event], sent: Callable[[], None]) -> list[Place]:
-    """Send and wait for every acknowledgement, calling `sent` for each; the place of each event, in order."""
+def send(
+    producer: KafkaProducer, topic: str, events: Iterable[Event], sent: Callable[[], None], tracer: Tracer = OFF
+) -> list[Place]:
+    """Send and wait for every acknowledgement, calling `sent` for each; the place of each event, in order. Each event begins a
+    trace of its own, which its headers carry on.
+    """
     waiting = []
     with translated():
         for event in events:
-            future = producer.send(topic, key=event.key.encode(), value=event.value, headers=list(event.headers))
+            span = _begun(tracer, topic)
+            headers = [*event.headers, *(span.context.headers if span.context is not None else ())]
+            future = producer.send(topic, key=event.key.encode(), value=event.value, headers=headers)
             waiting.append(future)
+            future.add_callback(partial(_acknowledged, span))
+            future.add_errback(partial(_refused, span))
             future.add_callback(lambda _: sent())
         producer.flush(timeout=SEND_TIMEOUT)
         acknowledged = [future.get(timeout=SEND_TIMEOUT) for future in waiting]
     return [Place(place.topic, place.partition, place.offset) for place in acknowledged]
+
+
+def _begun(tracer: Tracer, topic: str) -> Span:
+    told = {
+        "messaging.system": "kafka", "messaging.operation.name": "send", "messaging.operation.type": "send",
+        "messaging.destination.name": topic,
+    }  # fmt: skip
+    return tracer.begin(f"send {topic}", kind="producer", attributes=told)
+
+
+def _acknowledged(span: Span, place: RecordMetadata) -> None:
+    span.note(attributes={"messaging.destination.partition.id": str(place.partition), "messaging.kafka.offset": place.offset})
+    span.end()
+
+
+def _refused(span: Span, error: Exception) -> None:
+    span.note(failed=type(error).__name__)
+    span.end()
 
 
 def last_places(places: Iterable[Place]) -> list[Place]:

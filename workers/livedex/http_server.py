@@ -5,8 +5,9 @@ import threading
 from collections.abc import Callable
 
 import uvicorn
-from fastapi import APIRouter, FastAPI, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from fastapi import APIRouter, FastAPI, Request, Response
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
 
 from livedex.errors import ConfigError
 from livedex.lifecycle import Health
@@ -34,10 +35,11 @@ def health_routes(
         return {"status": "waiting" if waiting else "ready", "waiting_for": waiting}
 
     @routes.get("/metrics", response_class=Response)
-    async def metrics() -> Response:
-        """Prometheus metrics."""
+    async def metrics(request: Request) -> Response:
+        """Prometheus metrics; as OpenMetrics, with exemplars, for those who accept that."""
         before_scrape()
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(registry), headers={"content-type": content_type})
 
     return routes
 

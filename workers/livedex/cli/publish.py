@@ -1,5 +1,7 @@
 """`livedex publish | delete`: send change events."""
 
+import os
+import socket
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,8 +10,8 @@ from typing import Annotated
 import typer
 from kafka.errors import UnknownTopicOrPartitionError
 
-from livedex import events
-from livedex.cli.session import database, patiently, people, progress, settings
+from livedex import events, tracing
+from livedex.cli.session import database, patiently, people, progress, settings, warn
 from livedex.cli.wait import wait_for
 from livedex.config import Settings
 from livedex.core.record import Place
@@ -57,13 +59,15 @@ def _send(made: Iterable[events.Event], count: int, topic: str | None, timeout: 
     target = topic or _only_topic(chosen)
     patiently(lambda: _check_topic(chosen, target))
     producer = patiently(lambda: open_producer(chosen.kafka))
+    tracer = tracing.start("livedex-publish", f"{socket.gethostname()}-{os.getpid()}", lambda _, why: warn(why))
     try:
         with progress("sending", count) as advance:
-            places = events.send(producer, target, made, advance)
+            places = events.send(producer, target, made, advance, tracer)
     except UnknownTopicOrPartitionError:
         raise ConfigError(f"the topic {target} does not exist: run livedex apply") from None
     finally:
         producer.close(timeout=2)
+        tracer.close()
     for place in events.last_places(places):
         typer.echo(str(place))
     if timeout is not None:

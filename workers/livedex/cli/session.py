@@ -74,7 +74,7 @@ def progress(label: str, count: int) -> Iterator[Callable[[], None]]:
 
 def warn(warning: str) -> None:
     """Say what is not an error yet."""
-    people.print(f"warning: {warning}", style="yellow")
+    people.print(f"warning: {warning}", style="yellow", markup=False)
 
 
 def readable(text: str) -> str:

@@ -11,9 +11,9 @@ from typing import TypeVar
 
 from fastapi import FastAPI
 
-from livedex import migrate
+from livedex import migrate, tracing
 from livedex.catalogue import Catalogue, Generation, Live, Target, opener
-from livedex.config import EmbedderName, Settings
+from livedex.config import GROUP, EmbedderName, Settings
 from livedex.core.upkeep import Pace
 from livedex.database import WRITER_SETTINGS, first_line, open_pool
 from livedex.encoders import Encoder
@@ -27,6 +27,7 @@ from livedex.index.maintain import Maintainer
 from livedex.index.partition import Hold
 from livedex.index.pipeline import Ownership, Pipeline
 from livedex.index.source import KafkaSource
+from livedex.index.spans import Spans
 from livedex.index.stages import Stages
 from livedex.index.store import STAGING_CONNECTIONS
 from livedex.index.watch import Followed, Watch
@@ -70,6 +71,7 @@ class IndexApp:
         self._began = time.time()
         # unique to this start, so that operators can tell two workers, and two lives of one, apart
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._tracer = tracing.start("livedex-index", self.name)
 
     def run(self) -> None:
         """Work until the stop. ConfigError when something is set up wrongly; what is down is waited for."""
@@ -79,6 +81,7 @@ class IndexApp:
             self._run()
         finally:
             self.http.stop()
+            self._tracer.close()
         _log.info("index.stopped", reason=self.stop.reason)
 
     def _run(self) -> None:
@@ -112,13 +115,15 @@ class IndexApp:
             source=source, claims=Claims(source, store, self.name), ownership=ownership, metrics=self.metrics,
             health=self.health, jitter=random.random,
         )  # fmt: skip
+        spans = Spans(self._tracer, self.metrics, str(self._settings.kafka.client.get("group_id", GROUP)))
         worker = self._worker = IndexWorker(
             source=source,
             holdings=holdings,
-            pipeline=Pipeline(stages, ownership, self.metrics),
+            pipeline=Pipeline(stages, ownership, spans),
             ownership=ownership,
             catalogue=catalogue,
             metrics=self.metrics,
+            spans=spans,
             health=self.health,
             stop=self.stop,
             between_steps=self._look_around,

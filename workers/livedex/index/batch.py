@@ -13,6 +13,7 @@ from livedex.core.plan import BatchPlan, Outcome
 from livedex.core.record import Record
 from livedex.errors import UnavailableError
 from livedex.index.applying import Advance, Claim, Keys
+from livedex.index.journey import Journey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,7 @@ class Batch:
     polled_at: float  # seconds since 1970; of the first of its records
     poisoned: Mapping[int, Rejection] = field(default_factory=dict)  # offsets that an earlier try found to be at fault
     submitted: int = 1  # how many batches the worker handed in that this one is
+    journey: Journey = field(default_factory=Journey, compare=False)
 
     @property
     def generation(self) -> Generation:
@@ -173,6 +175,7 @@ def _joined(batches: Sequence[Batch]) -> Batch:
         next_offset=batches[-1].next_offset,
         poisoned={offset: why for batch in batches for offset, why in batch.poisoned.items()},
         submitted=len(batches),
+        journey=Journey.joined(batch.journey for batch in batches),
     )
 
 

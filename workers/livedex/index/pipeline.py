@@ -9,7 +9,6 @@ progress but `apply`.
 
 import queue
 import threading
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -19,8 +18,8 @@ from typing import Any, Self
 from livedex.index.applying import Claim, Keys, merged
 from livedex.index.batch import Applied, Batch, Dropped, End, Work, take_joined
 from livedex.index.fair import FairQueue
+from livedex.index.spans import Spans
 from livedex.index.stages import Stages
-from livedex.observe import IndexMetrics
 
 BATCHES_TO_APPLY = 2  # staged and waiting: more would only hold memory
 
@@ -122,10 +121,10 @@ class Pipeline:
     to one thread.
     """
 
-    def __init__(self, stages: Stages, ownership: Ownership, metrics: IndexMetrics) -> None:
+    def __init__(self, stages: Stages, ownership: Ownership, spans: Spans) -> None:
         self._stages = stages
         self._ownership = ownership
-        self._metrics = metrics
+        self._spans = spans
         self._ended: queue.SimpleQueue[End] = queue.SimpleQueue()
         self._entry: FairQueue[Work] = FairQueue(take_joined)  # bounded by the bytes that the worker lets in flight
         self._under_way: list[tuple[str, int]] = []  # partitions whose batches are planned or embedded, the latest last
@@ -197,13 +196,11 @@ class Pipeline:
         batch = work.batch
         if not self._ownership.holds(batch.claim):
             return Dropped(batch=batch)
-        started = time.perf_counter()
         try:
-            return step(work)
+            with self._spans.stage(name, batch):
+                return step(work)
         except LostError:
             return Dropped(batch=batch)
         except Exception as error:  # noqa: BLE001 - one answer to every surprise; the worker tells them apart
             self._ownership.disown(batch.claim)  # at once: the batches behind this one must not reach the fence
             return Dropped(batch=batch, error=error)
-        finally:
-            self._metrics.stage.labels(name).observe(time.perf_counter() - started)

@@ -11,6 +11,7 @@ from livedex.errors import ConflictError, SystemicError, UnavailableError
 from livedex.index.batch import Applied, PoisonFoundError
 from livedex.index.refusals import FencedError
 from livedex.observe import IndexMetrics, logger
+from livedex.tracing import exemplar
 
 SKEW = 1.0  # seconds by which clocks may differ before it is counted
 _log = logger("index")
@@ -20,11 +21,14 @@ _ACCEPTED = (Outcome.APPLIED, Outcome.UNCHANGED)
 def applied(metrics: IndexMetrics, end: Applied) -> None:
     """Count every event of the batch once, and measure how fresh the accepted ones became."""
     collection = end.batch.generation.collection
+    traces = {record.offset: record.trace for record in end.batch.records if record.trace is not None}
+    whole = end.batch.journey.span.context
     for change, outcome in end.outcomes:
         metrics.events.labels(collection, outcome).inc()
         if outcome in _ACCEPTED:
             freshness = end.applied_at - max(change.event_time, change.timestamp).timestamp()
-            metrics.freshness.labels(collection, change.op).observe(max(0.0, freshness))
+            trace = traces.get(change.place.offset, whole)
+            metrics.freshness.labels(collection, change.op).observe(max(0.0, freshness), exemplar(trace))
             metrics.clock_skew.inc(freshness < -SKEW)
     metrics.chunks.labels(collection, "reused").inc(end.reused)
     metrics.events.labels(collection, Outcome.DEAD_LETTER).inc(len(end.rejected))

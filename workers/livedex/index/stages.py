@@ -27,6 +27,7 @@ from livedex.index.recent import RecentVectors
 from livedex.index.refusals import RefusedError, UnknownCommitError
 from livedex.index.store import Store
 from livedex.observe import IndexMetrics, logger
+from livedex.tracing import exemplar
 
 RECENT_VECTORS = 8192  # vectors kept in memory, 12 MB at 384 dimensions: enough for all batches in flight
 CHUNKS_PER_SLICE = 256  # seconds of encoding: what a worker that is killed in a large document has to make again
@@ -102,7 +103,8 @@ class Stages:
                 break
             work = self.plan(replace(work, poisoned={**work.poisoned, **failed}, staging=None, vectors={}))
         collection = work.batch.generation.collection
-        self._metrics.embedding_lag.labels(collection).observe(max(0.0, self._clock() - work.batch.polled_at))
+        lag, context = max(0.0, self._clock() - work.batch.polled_at), work.batch.journey.context
+        self._metrics.embedding_lag.labels(collection).observe(lag, exemplar(context))
         return work
 
     def _embed_for(self, target: Target, work: Work, keep: Callable[[Work], Work]) -> tuple[Work, dict[int, Rejection]]:

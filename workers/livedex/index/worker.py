@@ -24,13 +24,16 @@ from livedex.index.applying import Claim
 from livedex.index.batch import Applied, Batch, PoisonFoundError, UnsettledError, cut
 from livedex.index.flow import InFlight
 from livedex.index.holdings import Holdings
+from livedex.index.journey import Journey, Poll
 from livedex.index.partition import Hold, name_of
 from livedex.index.pipeline import Ownership, Pipeline
 from livedex.index.source import KafkaSource, LostPositionError, Polled
+from livedex.index.spans import Spans
 from livedex.index.unreadable import UnreadableError, WithheldError
 from livedex.kafka import describe
 from livedex.lifecycle import Health, Stop
 from livedex.observe import IndexMetrics
+from livedex.tracing import exemplar
 
 IDLE_POLL = 0.25  # seconds
 BUSY_POLL = 0.05  # while batches are in flight, so that held back partitions go on soon
@@ -46,7 +49,7 @@ class IndexWorker:
 
     def __init__(
         self, *, source: KafkaSource, holdings: Holdings, pipeline: Pipeline, ownership: Ownership, catalogue: Catalogue,
-        metrics: IndexMetrics, health: Health, stop: Stop,
+        metrics: IndexMetrics, spans: Spans, health: Health, stop: Stop,
         between_steps: Callable[["IndexWorker"], None], jitter: Callable[[], float] = random.random,
     ) -> None:  # fmt: skip
         self._source = source
@@ -55,6 +58,7 @@ class IndexWorker:
         self._ownership = ownership
         self.catalogue = catalogue
         self._metrics = metrics
+        self._spans = spans
         self._health = health
         self._stop = stop
         self._between_steps = between_steps
@@ -107,7 +111,7 @@ class IndexWorker:
             self._stop.wait(timeout)
             return
         due = self.holdings.due(self._busy)
-        started = time.perf_counter()
+        started, since = time.perf_counter(), time.time()
         try:
             polled = self._source.poll(0.0 if due else timeout)
         except (UnavailableError, LostPositionError, UnreadableError, WithheldError, KafkaError) as error:
@@ -123,9 +127,11 @@ class IndexWorker:
         elif due is not None:  # one a step: a claim that fails takes seconds, and neither polls nor a stop may wait for all
             self.holdings.claim(due)
         for partition, records in polled.records.items():
-            self._submit(partition, records)
+            self._submit(partition, records, since)
         if polled.records:
-            self._metrics.stage.labels("poll").observe(time.perf_counter() - started)
+            traced = (record.trace for records in polled.records.values() for record in records)
+            sampled = next((trace for trace in traced if trace is not None and trace.sampled), None)
+            self._metrics.stage.labels("poll").observe(time.perf_counter() - started, exemplar(sampled))
         self._pass_gaps()
         self._balance()
 
@@ -160,7 +166,8 @@ class IndexWorker:
             self._polls_failed = 0
             self._health.works(POLLING)
 
-    def _submit(self, partition: TopicPartition, records: tuple[Record, ...]) -> None:
+    def _submit(self, partition: TopicPartition, records: tuple[Record, ...], since: float) -> None:
+        """Hand in what a poll brought that began at `since`, in seconds since 1970."""
         own = self.holdings.partitions[partition]
         own.progress.end_offset = self._source.end_of(partition) or own.progress.end_offset
         self._metrics.records_consumed.inc(len(records))
@@ -170,9 +177,11 @@ class IndexWorker:
             oldest = min(record.timestamp_ms for record in part) / 1000
             # with a clock that is wrong, theirs or ours, they are from later: a stall has to show in spite of that
             own.progress.polled(part[0].offset, part[-1].offset, min(oldest, now))
-            self._submit_batch(partition, part, next_offset(part))
+            self._submit_batch(partition, part, next_offset(part), (Poll(next_offset(part), since, now),))
 
-    def _submit_batch(self, partition: TopicPartition, records: tuple[Record, ...], end: int) -> None:
+    def _submit_batch(
+        self, partition: TopicPartition, records: tuple[Record, ...], end: int, polls: tuple[Poll, ...] = ()
+    ) -> None:
         """Hand in a batch that reaches to before offset `end`."""
         own = self.holdings.partitions[partition]
         source = self.catalogue.sources.get(partition.topic)
@@ -187,6 +196,7 @@ class IndexWorker:
             next_offset=end,
             polled_at=time.time(),
             poisoned=own.rejections(range(own.position, end)),
+            journey=Journey(polls),
         )
         own.position = end
         self._in_flight.add(partition, batch.size)
@@ -217,6 +227,7 @@ class IndexWorker:
         for end in self._pipeline.ended():
             partition = TopicPartition(end.batch.claim.topic, end.batch.claim.partition)
             self._in_flight.remove(partition, end.batch.size, end.batch.submitted)
+            self._spans.ended(end)
             if isinstance(end, Applied):
                 self._note_applied(partition, end)
             elif end.error is not None:

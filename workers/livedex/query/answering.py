@@ -17,6 +17,7 @@ from livedex.query.bodies import BatchAnswer, SearchRequest, SearchResponse
 from livedex.query.problems import Problems
 from livedex.query.searcher import Answer, Search, Searcher
 from livedex.query.waiting import Waiting
+from livedex.tracing import current, exemplar
 
 T = TypeVar("T")
 
@@ -126,7 +127,7 @@ class Answering:
         self._observe(started, search)
 
     def _observe(self, started: float, search: Search) -> None:
-        self._metrics.search.labels("http", search.mode).observe(time.perf_counter() - started)
+        self._metrics.search.labels("http", search.mode).observe(time.perf_counter() - started, exemplar(current()))
 
 
 def _json(answer: Answer, started: float, form: type[SearchResponse]) -> bytes:

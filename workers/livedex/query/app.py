@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import psycopg
 from fastapi import FastAPI
 
-from livedex import __version__, catalogue, migrate, status
+from livedex import __version__, catalogue, migrate, status, tracing
 from livedex.catalogue import Generation, opener
 from livedex.config import Settings
 from livedex.database import first_line, open_pool, query, translated
@@ -29,6 +29,7 @@ from livedex.query.mailbox import Mailbox
 from livedex.query.problems import Problems
 from livedex.query.searcher import Searcher
 from livedex.query.server import search_routes
+from livedex.query.traced import TraceRequests
 from livedex.query.wire import endpoint
 from livedex.query.wire_answer import Answerer
 
@@ -49,6 +50,7 @@ class QueryApp:
         self.metrics = QueryMetrics()
         self.health = Health(self.metrics.dependency_up, "postgres", "embedder")
         self.name = f"livedex-serve-{socket.gethostname()}-{os.getpid()}"
+        self._tracer = tracing.start("livedex-serve", self.name)
         self._connections = 2 * (os.cpu_count() or 1)  # more would wait for a core inside the database
         self._pool = open_pool(settings.database_url, size=self._connections, name=self.name)
         self._probe = open_pool(settings.database_url, size=1, name=f"{self.name}-probe")  # searches cannot keep it busy
@@ -56,17 +58,19 @@ class QueryApp:
         self.metrics.pools.watch("probe", self._probe)
         self._encoders = Encoders(settings.embedder, self._pool, open_encoder or opener(settings))
         self._embedder = QueryEmbedder(self._encoders, self.metrics)
-        self.wire = endpoint(settings, Answerer(self._encoders, self._embedder, self.metrics, self._mailbox_secret))
+        answerer = Answerer(self._encoders, self._embedder, self.metrics, self._mailbox_secret, self._tracer)
+        self.wire = endpoint(settings, answerer)
         self.http = HttpServer(self._application(), listen(settings.http_host, settings.http_port, "LIVEDEX_HTTP_PORT"))
 
     def _application(self) -> FastAPI:
         app = FastAPI(title="livedex", version=__version__, summary="Search an index that follows a log, seconds fresh.")
         app.add_middleware(LimitBody)
         app.add_middleware(CheckToken, tokens=self._tokens)
-        app.add_middleware(CountSearches, metrics=self.metrics)  # the outermost: it sees every answer
+        app.add_middleware(CountSearches, metrics=self.metrics)  # outside of the others: it sees every answer
+        app.add_middleware(TraceRequests, tracer=self._tracer)
         problems = Problems(self.health)
         problems.add_to(app)
-        searcher = Searcher(self._pool, self._encoders, self._embedder, self.metrics)
+        searcher = Searcher(self._pool, self._encoders, self._embedder, self.metrics, self._tracer)
         # while some have their queries embedded together, as many use the connections
         slots, queue = 2 * self._connections, self._settings.http_queue
         self._answering = Answering(searcher, self.metrics, problems, slots=slots, queue=queue)
@@ -96,6 +100,7 @@ class QueryApp:
                 self.wire.stop()
             for pool in (self._pool, self._probe):  # a query under way must not delay the exit
                 threading.Thread(target=pool.close, daemon=True).start()
+            self._tracer.close()
         _log.info("query.stopped", reason=self.stop.reason)
 
     def _wait(self, work: Callable[[], T]) -> T | None:
@@ -121,7 +126,10 @@ class QueryApp:
 
     def _mailbox(self, standby: str) -> Mailbox:
         primary = self._settings.database_url
-        return Mailbox(primary, self._encoders, self._embedder, self.metrics, self.stop, standby=standby, name=self.name)
+        return Mailbox(
+            primary, self._encoders, self._embedder, self.metrics, self.stop, standby=standby, name=self.name,
+            tracer=self._tracer,
+        )  # fmt: skip
 
     def _mailbox_secret(self) -> bytes:
         with translated(), self._pool.connection() as connection:

@@ -23,6 +23,7 @@ from livedex.lifecycle import Stop
 from livedex.observe import QueryMetrics, logger
 from livedex.query.active import Encoders
 from livedex.query.embedding import QueryEmbedder
+from livedex.tracing import OFF, Tracer, current, exemplar
 
 SHORTEST_NAP, LONGEST_NAP, GROWTH = 0.001, 0.005, 1.2  # seconds between looks: the lock table is small, a look takes 0.1 ms
 MOST_AT_ONCE = 64  # texts that are taken at a look
@@ -48,9 +49,11 @@ class Mailbox:
         *,
         standby: str,
         name: str,
+        tracer: Tracer = OFF,
     ) -> None:
         self._primary, self._standby, self._name = primary, standby, name
         self._encoders, self._embedder, self._metrics, self._stop = encoders, embedder, metrics, stop
+        self._tracer = tracer
         self._answered: dict[int, bytes] = {}  # the last question of each session, by its nonce
         self._seen: dict[tuple[int, bytes], float] = {}  # when a question was first seen
         self._present: set[int] = set()  # the generations that this worker is said to have
@@ -141,7 +144,9 @@ class Mailbox:
             if generation is None:
                 self._answered.update({question.pid: question.nonce for question in asked})
                 continue
-            self._embed(generation, asked, writer)
+            told = {"livedex.collection": generation.collection, "livedex.questions": len(asked)}
+            with self._tracer.span("answer sql", kind="server", attributes=told):
+                self._embed(generation, asked, writer)
 
     def _embed(self, generation: Generation, asked: Sequence[Question], writer: Connection) -> None:
         """Answer them. What fails for now is asked again at the next look, as long as the session waits; what fails otherwise
@@ -149,7 +154,8 @@ class Mailbox:
         """
         texts = sorted({question.text for question in asked})
         try:
-            vectors = self._embedder.vectors(generation, texts, deadline=time.perf_counter() + PATIENCE)
+            with self._tracer.span("embed"):
+                vectors = self._embedder.vectors(generation, texts, deadline=time.perf_counter() + PATIENCE)
         except Exception as error:  # noqa: BLE001 - whatever a model raises, the next text is answered
             if isinstance(error, UnavailableError | TimedOutError) and not isinstance(error, FailingError):
                 _log.warning("mailbox.waits", why=str(error))
@@ -179,5 +185,5 @@ class Mailbox:
         for question in asked:
             self._answered[question.pid] = question.nonce
             since = self._seen.get((question.pid, question.nonce), now)
-            self._metrics.search.labels("sql", question.purpose).observe(now - since)
+            self._metrics.search.labels("sql", question.purpose).observe(now - since, exemplar(current()))
             self._metrics.requests.labels("sql", code).inc()

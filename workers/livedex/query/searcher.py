@@ -22,6 +22,7 @@ from livedex.errors import TimedOutError, UnavailableError, UsageError
 from livedex.observe import QueryMetrics, logger
 from livedex.query.active import Encoders
 from livedex.query.embedding import QueryEmbedder
+from livedex.tracing import OFF, Attributes, Tracer, current, exemplar
 
 _log = logger("query")
 Mode = Literal["hybrid", "vector", "text"]
@@ -74,17 +75,28 @@ class _Asked:
         """The generation that it was prepared for, for the query: that is searched, whatever is the active one by then."""
         return {"generation": str(self.generation.generation_id) if self.generation is not None else ""}
 
+    @property
+    def told(self) -> Attributes:
+        """Of its span: neither what was asked for nor what was found."""
+        search = self.search
+        return {
+            "db.system.name": "postgresql", "livedex.collection": search.collection, "livedex.mode": search.mode,
+            "livedex.k": search.k,
+        }  # fmt: skip
+
 
 class Searcher:
     """Answers searches; any number of threads may ask."""
 
     def __init__(
-        self, pool: ConnectionPool[Connection], encoders: Encoders, embedder: QueryEmbedder, metrics: QueryMetrics
-    ) -> None:
+        self, pool: ConnectionPool[Connection], encoders: Encoders, embedder: QueryEmbedder, metrics: QueryMetrics,
+        tracer: Tracer = OFF,
+    ) -> None:  # fmt: skip
         self._pool = pool
         self._encoders = encoders
         self._embedder = embedder
         self._metrics = metrics
+        self._tracer = tracer
 
     def search(self, search: Search, *, deadline: float | None = None) -> Answer:
         """The answer, or TimedOutError, UnavailableError, or the psycopg error with the SQLSTATE of contracts.md section 5.
@@ -154,7 +166,7 @@ class Searcher:
         own = dict(took)
         degraded = False
         try:
-            with self._timed("search", own):
+            with self._timed("search", own, asked.told):
                 rows = self._found(asked, own)
             if asked.search.rerank:
                 with self._timed("rerank", own):
@@ -238,14 +250,15 @@ class Searcher:
                 return cursor.execute(query("query", "search"), {**arguments, "timeout": timedelta(seconds=left)}).fetchall()
 
     @contextmanager
-    def _timed(self, stage: str, took: dict[str, float]) -> Iterator[None]:
-        started = time.perf_counter()
+    def _timed(self, part: str, took: dict[str, float], told: Attributes | None = None) -> Iterator[None]:
+        stage, started = "sql" if part == "search" else part, time.perf_counter()
         try:
-            yield
+            with self._tracer.span(stage, attributes=told):
+                yield
         finally:
             seconds = time.perf_counter() - started
-            took[stage] = seconds * 1000
-            self._metrics.search_stage.labels("sql" if stage == "search" else stage).observe(seconds)
+            took[part] = seconds * 1000
+            self._metrics.search_stage.labels(stage).observe(seconds, exemplar(current()))
 
 
 def candidates(search: Search) -> int:

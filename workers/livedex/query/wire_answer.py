@@ -25,6 +25,7 @@ from livedex.observe import QueryMetrics, logger
 from livedex.query.active import Encoders
 from livedex.query.embedding import QueryEmbedder
 from livedex.query.searcher import MOST_CANDIDATES
+from livedex.tracing import OFF, Tracer, current, exemplar
 
 MOST_BYTES = 8192  # of a text that is embedded
 MOST_MILLISECONDS = 600_000
@@ -78,12 +79,20 @@ def parse(statement: str) -> Asked:
 class Answerer:
     """Answers statements with vectors and scores. `secret` reads livedex.mailbox_secret."""
 
-    def __init__(self, encoders: Encoders, embedder: QueryEmbedder, metrics: QueryMetrics, secret: Callable[[], bytes]) -> None:
+    def __init__(
+        self, encoders: Encoders, embedder: QueryEmbedder, metrics: QueryMetrics, secret: Callable[[], bytes],
+        tracer: Tracer = OFF,
+    ) -> None:  # fmt: skip
         self._encoders, self._embedder, self._metrics, self._secret = encoders, embedder, metrics, secret
+        self._tracer = tracer
         self._known = b""  # the secret as it was last read
 
     def answer(self, statement: str) -> str:
         """The vector as pgvector writes it, or the scores as JSON; StatementError when there are none."""
+        with self._tracer.span("answer sql", kind="server"):
+            return self._timed(statement)
+
+    def _timed(self, statement: str) -> str:
         began, code = time.perf_counter(), "00000"
         purpose: WirePurpose = "embed"
         try:
@@ -97,7 +106,7 @@ class Answerer:
             if purpose != "rerank":  # that is a stage of a search, which was counted when its text came
                 self._metrics.requests.labels("sql", code).inc()
             if code == "00000" and purpose != "rerank":
-                self._metrics.search.labels("sql", purpose).observe(time.perf_counter() - began)
+                self._metrics.search.labels("sql", purpose).observe(time.perf_counter() - began, exemplar(current()))
 
     def _answered(self, asked: Asked, deadline: float) -> str:
         verb = "rerank the rows" if asked.purpose == "rerank" else "embed the text"
@@ -105,8 +114,10 @@ class Answerer:
             self._check_tag(asked)
             generation = self._generation(asked)
             if asked.purpose == "rerank":
-                return self._scores(generation, asked.text, deadline)
-            return _written(np.asarray(self._embedder.vectors(generation, [asked.text], deadline=deadline)[0]))
+                with self._tracer.span("rerank"):
+                    return self._scores(generation, asked.text, deadline)
+            with self._tracer.span("embed"):
+                return _written(np.asarray(self._embedder.vectors(generation, [asked.text], deadline=deadline)[0]))
         except TimedOutError:
             raise StatementError(
                 "57014", f"the query worker did not {verb} in time", "ask again with a longer timeout"

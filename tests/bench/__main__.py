@@ -33,6 +33,7 @@ from bench import (
     part_scale,
     part_search,
     part_stream,
+    part_trace,
     report,
 )  # fmt: skip
 from bench.events import load
@@ -59,6 +60,7 @@ PARTS: Mapping[str, Callable[[Scene], Iterator[Figure]]] = {
         part_ask,
         part_rerank,
         part_replay,
+        part_trace,
     )
 }
 

@@ -1,5 +1,6 @@
 """Traces, as a real collector of OpenTelemetry gets them from real workers: of an event, of its batch, and of a search."""
 
+import gc
 import json
 import secrets
 from collections.abc import Iterator
@@ -12,7 +13,10 @@ import pytest
 from prometheus_client import generate_latest
 from structlog.testing import capture_logs
 
+from livedex.core.trace_context import TraceContext
 from livedex.index.app import IndexApp
+from livedex.index.batch import Batch
+from livedex.index.journey import Journey
 from livedex.query.app import QueryApp
 from support.asking import watched
 from support.collector import Collector, Span
@@ -157,6 +161,17 @@ def test_a_batch_has_a_trace_of_its_own_that_leads_to_its_records(traced: Traced
         assert set(names[:-4]) == {f"poll {traced.topic}"}
     assert {span.links[0] for span in ends} == {(whole.trace_id, whole.span_id) for whole in batches}
     assert all(len(collector.of(trace)) == 6 for trace in traces)
+
+
+def test_nothing_is_kept_of_events_that_are_done(traced: Traced) -> None:
+    """Once their spans are sent, no context, journey or batch of them is left in memory."""
+    kept = (TraceContext, Journey, Batch)
+    traced.post([(trace_id(), {"id": str(number), "text": f"Text {number}."}) for number in range(100)])
+    with traced.index():
+        last = trace_id()
+        traced.send(parent(last), id="last")
+        traced.ends(last)
+        until(lambda: not [each for each in gc.get_objects() if isinstance(each, kept)], what="all of them to be gone")
 
 
 def test_what_becomes_of_an_event_is_said(traced: Traced, log: Log) -> None:
@@ -328,6 +343,7 @@ def test_what_livedex_publishes_begins_a_trace_each(traced: Traced, workers: Wor
     for span, followed in zip(sent, ends, strict=True):
         assert (span.kind, span.parent_id, span.service) == ("producer", "", "livedex-publish")
         assert followed.parent_id == span.span_id
+        assert followed.start >= span.start - 2 * CLOCK, "the poll waited before, for something else"
         assert followed.attributes["messaging.kafka.offset"] == span.attributes["messaging.kafka.offset"]
 
 

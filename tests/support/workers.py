@@ -183,10 +183,14 @@ class Workers:
                 stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
             )  # fmt: skip
         process = Process(popen, output, f"http://127.0.0.1:{port}")
-        self._processes.append(process)
+        self.adopt(process)
         if wait:
             until(process.ready, timeout=90, what=f"livedex {command} to be ready")
         return process
+
+    def adopt(self, process: Process) -> None:
+        """End with the test what somebody else has started."""
+        self._processes.append(process)
 
     @contextmanager
     def in_thread(self, app: IndexApp | QueryApp) -> Iterator[str]:

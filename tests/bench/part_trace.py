@@ -55,7 +55,8 @@ def measure(scene: Scene) -> Iterator[Figure]:
         yield Figure(
             part=PART, name=f"events/s with traces {side.name}, against the extra absent", value=ratio, unit="x",
             aim=0.98 if side.name == OFF else None,
-            detail=f"{here:.0f} against {there:.0f} events/s, {busy:.2f} x the processor time; medians of {rounds} rounds of {EVENTS} events",
+            detail=f"{here:.0f} against {there:.0f} events/s, {busy:.2f} x the processor time; medians of {rounds} rounds of "
+            f"{EVENTS} events",
         )  # fmt: skip
 
 

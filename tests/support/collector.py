@@ -91,7 +91,7 @@ class Collector:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     @property
-    def environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, Any]:
         """That has a process send its spans here, soon."""
         return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
 

@@ -67,6 +67,14 @@ def test_what_opentelemetry_is_told_wrongly_stops_nobody(monkeypatch: pytest.Mon
     assert said == [f"tracing.off: {OFF_BECAUSE}OpenTelemetry refuses its settings: max_queue_size must be a positive integer."]
 
 
+def test_a_header_that_cannot_be_read_is_not_quoted(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """It may be a secret, written in another form than OpenTelemetry's."""
+    tracer, said = started(monkeypatch, **ENDPOINT, OTEL_EXPORTER_OTLP_HEADERS="Bearer pomegranate")
+    assert tracer.on
+    assert "pomegranate" not in caplog.text
+    assert said == []
+
+
 def test_without_the_extra_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only where an endpoint is named."""
     for name in [*sys.modules]:

@@ -30,6 +30,8 @@ from livedex.core.trace_context import TraceContext
 from livedex.tracing import Attributes, Kind, Say, Span, Tracer
 
 QUEUE = 8192  # spans, some 2 kB each: a batch of 500 traced records leaves 3,000 at once, and the SDK's default is 2,048
+# The first two say at each attempt what is said here once; the last quotes headers that it cannot read, which hold secrets.
+_LOUD = ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal", "opentelemetry.util.re")
 LAST_WORDS = 2.0  # seconds that a process that ends gives to what is not sent yet
 _KINDS: dict[Kind, SpanKind] = {
     "internal": SpanKind.INTERNAL, "server": SpanKind.SERVER, "client": SpanKind.CLIENT, "producer": SpanKind.PRODUCER,
@@ -43,6 +45,8 @@ class OtelTracer(Tracer):
     on = True
 
     def __init__(self, variables: Mapping[str, str], service: str, instance: str, say: Say) -> None:
+        for loud in _LOUD:
+            logging.getLogger(loud).setLevel(logging.CRITICAL)
         self._provider = TracerProvider(resource=_resource(service, instance), shutdown_on_exit=False)
         size = None if variables.get("OTEL_BSP_MAX_QUEUE_SIZE") else QUEUE
         self._provider.add_span_processor(BatchSpanProcessor(_Told(OTLPSpanExporter(), say), max_queue_size=size))
@@ -111,8 +115,6 @@ class _Told(SpanExporter):
         self._exporter = exporter
         self._say = say
         self._arrives = True
-        for noisy in ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal"):
-            logging.getLogger(noisy).setLevel(logging.CRITICAL)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """See SpanExporter."""

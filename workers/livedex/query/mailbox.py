@@ -23,7 +23,7 @@ from livedex.lifecycle import Stop
 from livedex.observe import QueryMetrics, logger
 from livedex.query.active import Encoders
 from livedex.query.embedding import QueryEmbedder
-from livedex.tracing import OFF, Tracer, current, exemplar
+from livedex.tracing import OFF, Attributes, Tracer, current, exemplar
 
 SHORTEST_NAP, LONGEST_NAP, GROWTH = 0.001, 0.005, 1.2  # seconds between looks: the lock table is small, a look takes 0.1 ms
 MOST_AT_ONCE = 64  # texts that are taken at a look
@@ -144,7 +144,7 @@ class Mailbox:
             if generation is None:
                 self._answered.update({question.pid: question.nonce for question in asked})
                 continue
-            told = {"livedex.collection": generation.collection, "livedex.questions": len(asked)}
+            told: Attributes = {"livedex.collection": generation.collection, "livedex.questions": len(asked)}
             with self._tracer.span("answer sql", kind="server", attributes=told):
                 self._embed(generation, asked, writer)
 

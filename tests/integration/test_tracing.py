@@ -180,13 +180,18 @@ def test_a_batch_has_a_trace_of_its_own_that_leads_to_its_records(traced: Traced
 
 def test_nothing_is_kept_of_events_that_are_done(traced: Traced) -> None:
     """Once their spans are sent, no context, journey or batch of them is left in memory."""
-    kept = (TraceContext, Journey, Batch)
+    before = {id(each) for each in of_events()}  # that other tests of this process keep
     traced.post([(trace_id(), {"id": str(number), "text": f"Text {number}."}) for number in range(100)])
     with traced.index():
         last = trace_id()
         traced.send(parent(last), id="last")
         traced.ends(last)
-        until(lambda: not [each for each in gc.get_objects() if isinstance(each, kept)], what="all of them to be gone")
+        until(lambda: {id(each) for each in of_events()} <= before, what="all of them to be gone")
+
+
+def of_events() -> list[object]:
+    """What there is in memory of events under way."""
+    return [each for each in gc.get_objects() if isinstance(each, TraceContext | Journey | Batch)]
 
 
 def test_what_becomes_of_an_event_is_said(traced: Traced, log: Log) -> None:

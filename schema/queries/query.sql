@@ -5,8 +5,10 @@ select * from livedex.search_vector(
   timeout => %(timeout)s, query => %(query)s)
 
 -- name: begin_search
--- For this transaction only: its timeout, and the generation that the question was embedded for, empty for the active one.
-select set_config('statement_timeout', %(milliseconds)s::text, true), set_config('livedex.generation', %(generation)s::text, true)
+-- For this transaction only: its timeout, the generation that the question was embedded for, empty for the active one, and whether
+-- documents of livedex canary are found.
+select set_config('statement_timeout', %(milliseconds)s::text, true), set_config('livedex.generation', %(generation)s::text, true),
+       set_config('livedex.canary', %(canaries)s::text, true)
 
 -- name: set_timeout
 -- For this transaction only.
@@ -21,8 +23,11 @@ select s.topic, c.name as collection, s.state, s.reason, p.partition, p.next_off
 
 -- name: status_collections
 select c.name as collection, c.version_mode as versions, g.generation_id as generation, g.model, g.dimension, g.metric,
-       (select count(*) from livedex.document d where d.collection_id = c.collection_id and not d.deleted) as documents,
-       (select count(*) from livedex.document_chunk m where m.chunking_id = g.chunking_id) as chunks
+       (select count(*) from livedex.document d
+         where d.collection_id = c.collection_id and not d.deleted and not d.document_id ^@ 'livedex-canary/') as documents,
+       (select count(*) from livedex.document_chunk m where m.chunking_id = g.chunking_id)
+       - (select count(*) from livedex.document d join livedex.document_chunk m using (doc_key)
+           where d.collection_id = c.collection_id and d.document_id ^@ 'livedex-canary/' and m.chunking_id = g.chunking_id) as chunks
   from livedex.collection c
   left join livedex.generation g on g.generation_id = c.active_generation
  order by c.name

@@ -1,7 +1,8 @@
 -- What people and programs read (contracts: the columns are fixed).
 set local role livedex_owner;
 
--- Visible documents. `pending_reason`: a newer update of the document than its content is an open dead letter, and this is why.
+-- Visible documents, without those of livedex canary. `pending_reason`: a newer update of the document than its content is an open
+-- dead letter, and this is why.
 create view livedex.documents as
 select c.name as collection,
        d.document_id,
@@ -25,7 +26,7 @@ select c.name as collection,
          limit 1) as pending_reason
   from livedex.document d
   join livedex.collection c using (collection_id)
- where not d.deleted;
+ where not d.deleted and not d.document_id ^@ 'livedex-canary/';
 
 -- The chunks of visible documents; a document's texts in the order of ordinal are its text.
 create view livedex.chunks as
@@ -37,7 +38,7 @@ select c.name as collection,
        (sum(k.length) over up_to_here)::int as end_char
   from livedex.collection c
   join livedex.generation g on g.generation_id = c.active_generation
-  join livedex.document d on d.collection_id = c.collection_id and not d.deleted
+  join livedex.document d on d.collection_id = c.collection_id and not d.deleted and not d.document_id ^@ 'livedex-canary/'
   join livedex.document_chunk m on m.chunking_id = g.chunking_id and m.doc_key = d.doc_key
   join livedex.chunk k on k.chunk_key = m.chunk_key
 window up_to_here as (partition by c.name, d.document_id order by m.ordinal);

@@ -124,6 +124,12 @@ language sql stable set search_path = pg_catalog, livedex, pg_temp as $$
     from livedex.vector_schema() home, format('$1::%s.%s(%s)', home, livedex.vector_type(g.storage), g.dimension) wanted
 $$;
 
+/* Whether this search finds the documents of livedex canary too, whose ids begin with livedex-canary/: as the setting livedex.canary
+   says, which only the canary's own searches switch on. Nobody else's sees them. */
+create function livedex.finds_canaries() returns boolean
+language sql stable parallel safe set search_path = pg_catalog, pg_temp
+return coalesce(current_setting('livedex.canary', true) = 'on', false);
+
 /* The statement that finds and ranks chunks. $1 vector, $2 collection_id, $3 chunking_id, $4 filter, $5 since, $6 until,
    $7 candidates of each leg, $8 tsquery. It answers the number of candidates that each leg gave, and chunk keys with their scores. A
    leg tests candidates against the map before its limit, so that rows no document has (staged ahead, or left by an edit) cannot
@@ -135,7 +141,8 @@ create function livedex.search_statement(
 language plpgsql stable set search_path = pg_catalog, livedex, pg_temp as $$
 declare
   visible constant text := 'not d.deleted and d.collection_id = $2 and d.metadata @> $4 '
-    'and ($5::timestamptz is null or d.event_time >= $5) and ($6::timestamptz is null or d.event_time < $6)';
+    'and ($5::timestamptz is null or d.event_time >= $5) and ($6::timestamptz is null or d.event_time < $6)'
+    || case when livedex.finds_canaries() then '' else ' and not d.document_id ^@ ''livedex-canary/''' end;
   -- a subquery with a limit is never pulled up into a join, so the index scan below stays an index scan
   mapped constant text := format('(select true from livedex.document_chunk m join livedex.document d using (doc_key) '
     'where m.chunk_key = %%s.chunk_key and m.chunking_id = $3 and %s limit 1)', visible);
@@ -200,6 +207,7 @@ create function livedex.best_chunks(
 ) language plpgsql stable set search_path = pg_catalog, livedex, pg_temp set plan_cache_mode = force_generic_plan as $$
 declare
   large constant bigint := 2^20; -- bytes
+  canaries constant boolean := livedex.finds_canaries();
   keys bigint[];
   scores float8[];
 begin
@@ -218,7 +226,8 @@ begin
         join livedex.document_chunk m on m.chunk_key = f.chunk_key and m.chunking_id = g.chunking_id
         join livedex.document d on d.doc_key = m.doc_key
        where not d.deleted and d.collection_id = c.collection_id and d.metadata @> filter
-         and (since is null or d.event_time >= since) and (until is null or d.event_time < until)),
+         and (since is null or d.event_time >= since) and (until is null or d.event_time < until)
+         and (canaries or not d.document_id ^@ 'livedex-canary/')), -- they may have a chunk in common with others
     best as (select * from placed where nth <= per_document order by score desc, document_id, ordinal limit k)
     select row(b.document_id, b.score, b.title, t.text, b.ordinal, b.metadata, b.version, b.event_time, b.indexed_at)::livedex.search_result
       from best b join livedex.chunk t using (chunk_key) order by b.score desc, b.document_id, b.ordinal);

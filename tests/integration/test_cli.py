@@ -15,7 +15,7 @@ from support.kafka import Log
 from support.terminal import Terminal
 from support.workers import Workers, free_port
 
-COMMANDS = ["apply", "dead-letters", "delete", "dev", "doctor", "evaluate", "generation", "grant", "index", "migrate",
+COMMANDS = ["apply", "canary", "dead-letters", "delete", "dev", "doctor", "evaluate", "generation", "grant", "index", "migrate",
             "publish", "revoke", "search", "serve", "source", "status", "wait"]  # fmt: skip
 
 GROUPS = {"dev": ["up", "env", "down"], "dead-letters": ["list", "show", "replay", "discard"], "source": ["list", "reset"],

@@ -23,6 +23,7 @@ CHUNKS = 12_000
 DIMENSION = 32
 SHARES = {"permille": 1000, "percent": 100, "tenth": 10, "half": 2}  # one document in so many has the mark
 UNMAPPED = 1200  # more than one scan of the vector index gives
+CANARIES = 200  # documents of livedex canary: more than a leg's first candidates
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ QUERIES = gaussian(SEED + 1, 20, DIMENSION)
 
 @pytest.fixture(scope="module")
 def corpus(stack: Addresses, template: str) -> Iterator[Corpus]:
-    """The collection, with unmapped chunks nearer to the first query than any document."""
+    """The collection, with unmapped chunks nearer to the first query than any document, and canaries nearer to the second."""
     vectors = gaussian(SEED, CHUNKS, DIMENSION)
     documents = [
         Document(
@@ -103,6 +104,12 @@ def corpus(stack: Addresses, template: str) -> Iterator[Corpus]:
         )
         for number in range(CHUNKS)
     ]
+    close = gaussian(SEED + 3, CANARIES, DIMENSION) / 20
+    documents += [
+        Document(name=f"livedex-canary/index/{n}", pieces=[Piece(text=f"dragon canary {n}", vector=QUERIES[1] + close[n])],
+                 metadata=dict.fromkeys(SHARES, True))
+        for n in range(CANARIES)
+    ]  # fmt: skip
     with fresh_database(stack.database_url, template) as url, connection_to(url) as connection:
         generation = create_collection(connection, "large", model=f"hash-{DIMENSION}")
         fill(connection, generation, documents)
@@ -147,6 +154,27 @@ def test_rows_of_no_document_take_no_places(corpus: Corpus) -> None:
     names = [name for name, _ in corpus.search(QUERIES[0], k=10, mode="vector")]
     assert len(set(names) & set(corpus.nearest(QUERIES[0], 10))) >= 9
     assert len(corpus.search(QUERIES[0], k=1000, mode="text", query="unmapped")) == 0
+
+
+@pytest.mark.parametrize("mark", [None, *SHARES])
+@pytest.mark.parametrize("mode", ["vector", "hybrid", "text"])
+def test_canaries_take_no_places(corpus: Corpus, mode: str, mark: str | None) -> None:
+    """Nearer than any document, with the words and the metadata that are asked for, they do not appear and cost no document its
+    place, by the index and without; only who says so finds them.
+    """
+    condition = Jsonb({mark: True} if mark else {})
+    k = 10 if mark == "permille" else 50
+    rows = corpus.search(QUERIES[1], k=k, mode=mode, query="dragon canary", filter=condition)
+    assert len(rows) == min(k, len(rows)) > 0
+    assert all(name.startswith("doc/") for name, _ in rows)
+    if mode == "vector":
+        assert len(rows) == k
+        every = SHARES[mark] if mark else 1
+        assert len({name for name, _ in rows[:10]} & set(corpus.nearest(QUERIES[1], 10, every))) >= 9
+    with corpus.connection.transaction():
+        corpus.connection.execute("set local livedex.canary = 'on'")
+        found = corpus.search(QUERIES[1], k=k, mode=mode, query="dragon canary", filter=condition)
+    assert found[0][0].startswith("livedex-canary/index/")
 
 
 def test_scores_do_not_depend_on_the_path(corpus: Corpus) -> None:

@@ -182,15 +182,15 @@ class Workers:
                 [sys.executable, "-m", module, command], env=self.environment(config, **{setting: str(port), **environment}),
                 stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
             )  # fmt: skip
-        process = Process(popen, output, f"http://127.0.0.1:{port}")
-        self.adopt(process)
+        process = self.adopt(Process(popen, output, f"http://127.0.0.1:{port}"))
         if wait:
             until(process.ready, timeout=90, what=f"livedex {command} to be ready")
         return process
 
-    def adopt(self, process: Process) -> None:
+    def adopt(self, process: Process) -> Process:
         """End with the test what somebody else has started."""
         self._processes.append(process)
+        return process
 
     @contextmanager
     def in_thread(self, app: IndexApp | QueryApp) -> Iterator[str]:

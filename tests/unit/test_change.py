@@ -195,6 +195,20 @@ def test_ids_up_to_512_characters_are_taken_as_they_are(document_id: str) -> Non
     assert accepted(record({"text": "", "id": document_id}, key=document_id.encode())).document_id == document_id
 
 
+@pytest.mark.parametrize("event", [{"text": ""}, {"op": "metadata", "metadata": {}}, {"op": "delete"}])
+def test_ids_of_canaries_are_kept_for_records_that_say_they_are_theirs(event: dict[str, Any]) -> None:
+    """An id below livedex-canary/ needs the header livedex-canary, with any value; only a tombstone does without it."""
+    key = b"livedex-canary/index/0"
+    found = rejected(record(event, key=key))
+    assert found.reason is Reason.SCHEMA
+    assert "kept for livedex canary" in found.detail
+    assert found.document_id == key.decode()
+    for value in (b"1", b"", None):
+        assert accepted(record(event, key=key, headers=(("livedex-canary", value),))).document_id == key.decode()
+    assert accepted(record(None, key=key)).op is Op.DELETE
+    assert accepted(record({"text": ""}, key=b"livedex-canary")).document_id == "livedex-canary"
+
+
 @pytest.mark.parametrize("text", ["a" * MAX_TEXT_BYTES, "é" * (MAX_TEXT_BYTES // 2)], ids=["ascii", "two bytes each"])
 def test_text_of_exactly_10_mib_is_taken(text: str) -> None:
     """The limit is in bytes of UTF-8, however long the JSON that carries them."""

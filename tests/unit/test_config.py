@@ -76,6 +76,7 @@ def test_defaults() -> None:
     assert (found.database_url, found.embedder, found.model) == ("", "auto", "all-MiniLM-L6-v2")
     assert (found.http_host, found.http_port, found.metrics_port) == ("127.0.0.1", 8080, 9108)
     assert (found.api_tokens_file, found.log_format) == (None, "console")
+    assert (found.canary_url, found.canary_every, found.canary_timeout) == ("", timedelta(seconds=30), timedelta(seconds=60))
     assert found.collections == {"default": CollectionSettings()}
     assert found.sources == {"livedex.documents": SourceSettings(collection="default", partitions=3)}
     assert CollectionSettings().model_dump() == {
@@ -115,6 +116,9 @@ ENVIRONMENT: dict[str, tuple[str, Callable[[Settings], str]]] = {
     "METRICS_PORT": ("65535", lambda found: str(found.metrics_port)),
     "HTTP_QUEUE": ("0", lambda found: str(found.http_queue)),
     "API_TOKENS_FILE": ("others", lambda found: str(found.api_tokens_file)),
+    "CANARY_URL": ("http://localhost:8080", lambda found: found.canary_url),
+    "CANARY_EVERY": ("5m", lambda found: f"{found.canary_every.seconds // 60}m"),
+    "CANARY_TIMEOUT": ("2s", lambda found: f"{found.canary_timeout.seconds}s"),
     "API_TOKEN_FILE": ("mine", lambda found: str(found.api_token_file)),
     "WIRE_PORT": ("8432", lambda found: str(found.wire_port)),
     "WIRE_HOST": ("::1", lambda found: found.wire_host),

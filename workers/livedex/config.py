@@ -15,7 +15,16 @@ from typing import Annotated, Any, Literal
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from livedex.errors import UsageError
@@ -32,6 +41,21 @@ EmbedderName = Literal["auto", "torch", "openvino", "http", "hash"]
 # Names that Postgres, Kafka, addresses and metrics can carry.
 CollectionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
 TopicName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,249}$")]
+
+
+def duration(written: object) -> object:
+    """The timedelta that a number with a unit names; ValueError for anything else."""
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    if isinstance(written, timedelta):
+        return written
+    parts = re.fullmatch(r"([0-9]{1,9})([smhd])", written) if isinstance(written, str) else None
+    if parts is None:
+        raise ValueError('a number with a unit was expected, such as "90s", "30m", "24h" or "7d"')
+    return timedelta(**{units[parts[2]]: int(parts[1])})
+
+
+Duration = Annotated[timedelta, BeforeValidator(duration)]
+Period = Annotated[Duration, Field(ge=timedelta(seconds=1), le=timedelta(days=1))]
 
 
 class _Section(BaseModel):
@@ -59,18 +83,7 @@ class CollectionSettings(_Section):
     text_config: str = "english"
     versions: Literal["log", "source"] = "log"
     context: Literal["title", "headings", "none"] = "title"
-    orphan_grace: timedelta = timedelta(hours=24)  # written as a number with a unit: s, m, h or d
-
-    @field_validator("orphan_grace", mode="before")
-    @classmethod
-    def _duration(cls, value: object) -> object:
-        units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-        if isinstance(value, timedelta):
-            return value
-        written = re.fullmatch(r"([0-9]{1,9})([smhd])", value) if isinstance(value, str) else None
-        if written is None:
-            raise ValueError('a number with a unit was expected, such as "90s", "30m", "24h" or "7d"')
-        return timedelta(**{units[written[2]]: int(written[1])})
+    orphan_grace: Duration = timedelta(hours=24)  # written as a number with a unit: s, m, h or d
 
 
 class SourceSettings(_Section):
@@ -105,6 +118,10 @@ class Settings(BaseSettings):
     http_queue: Annotated[int, Field(ge=0, le=100_000)] = 128  # searches of `livedex serve` that may wait for their turn
     api_tokens_file: Path | None = None  # who may ask `livedex serve`; None: everybody on this machine
     api_token_file: Path | None = None  # the token that `livedex search` shows
+    # of `livedex index`: the query worker that its canary asks, see canary.py; "": there is no canary
+    canary_url: Annotated[str, StringConstraints(pattern=r"^(https?://\S+)?$")] = ""
+    canary_every: Period = timedelta(seconds=30)
+    canary_timeout: Period = timedelta(seconds=60)  # after which a canary that is not found has failed
     # of `livedex serve`: the endpoint that databases ask by dblink; None: there is none
     wire_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     wire_host: str = "127.0.0.1"
@@ -171,7 +188,8 @@ _FOR_LOADING = ("CONFIG",)
 _FROM_ENVIRONMENT = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "STANDBY_URLS", "EMBEDDER", "EMBEDDER_URL",
                      "EMBEDDER_TOKEN_FILE", "EMBEDDER_MAX_TOKENS", "EMBEDDER_CONCURRENCY", "MODEL", "HTTP_HOST", "HTTP_PORT",
                      "METRICS_PORT", "FAILURES_IN_A_ROW", "HTTP_QUEUE", "API_TOKENS_FILE", "API_TOKEN_FILE",
-                     "WIRE_PORT", "WIRE_HOST", "WIRE_PASSWORD_FILE", "LOG_FORMAT", *_FOR_LOADING)  # fmt: skip
+                     "CANARY_URL", "CANARY_EVERY", "CANARY_TIMEOUT", "WIRE_PORT", "WIRE_HOST", "WIRE_PASSWORD_FILE",
+                     "LOG_FORMAT", *_FOR_LOADING)  # fmt: skip
 
 
 def opentelemetry() -> dict[str, str]:

@@ -6,7 +6,21 @@ from typing import Annotated
 import typer
 
 from livedex import __version__
-from livedex.cli import dead_letters, dev, doctor, evaluate, generation, grants, operate, publish, search, source, status, wait
+from livedex.cli import (
+    canary,
+    dead_letters,
+    dev,
+    doctor,
+    evaluate,
+    generation,
+    grants,
+    operate,
+    publish,
+    search,
+    source,
+    status,
+    wait,
+)
 from livedex.cli.session import settings_file
 
 app = typer.Typer(
@@ -51,4 +65,5 @@ app.add_typer(generation.app, name="generation")
 app.command()(grants.grant)
 app.command()(grants.revoke)
 app.command()(doctor.doctor)
+app.command()(canary.canary)
 app.command()(evaluate.evaluate)

@@ -1,6 +1,5 @@
 """Where a command's searches are answered: by the query worker, or in this process where none listens."""
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from livedex.api_token import read_token
 from livedex.cli.session import database, people
 from livedex.config import Settings
 from livedex.errors import ConfigError, LivedexError, TimedOutError, UnavailableError, UsageError
@@ -46,10 +46,15 @@ def asking(chosen: Settings, *, generation: int | None = None) -> Iterator[Ask]:
         yield ask
 
 
+def address_of(chosen: Settings) -> str:
+    """Where the settings say that a query worker of this machine is."""
+    host = f"[{chosen.http_host}]" if ":" in chosen.http_host else chosen.http_host
+    return f"http://{host}:{chosen.http_port}"
+
+
 def _from_worker(http: httpx.Client, chosen: Settings, body: dict[str, Any]) -> Answer | None:
     """The query worker's answer; None when no worker listens."""
-    host = f"[{chosen.http_host}]" if ":" in chosen.http_host else chosen.http_host
-    address = f"http://{host}:{chosen.http_port}"
+    address = address_of(chosen)
     try:
         response = http.post(f"{address}/v1/search", json=body, headers=_token(chosen), timeout=body["timeout_ms"] / 1000 + 2)
     except httpx.ConnectError:
@@ -68,18 +73,8 @@ def _from_worker(http: httpx.Client, chosen: Settings, body: dict[str, Any]) -> 
 
 def _token(chosen: Settings) -> dict[str, str]:
     """What shows the worker who asks."""
-    path = chosen.api_token_file
-    if path is None:
-        return {}
-    try:
-        token = path.read_text(encoding="ascii").strip()
-    except OSError as error:
-        raise ConfigError(f"the token file {path} cannot be read: {error.strerror}; check LIVEDEX_API_TOKEN_FILE") from None
-    except UnicodeDecodeError:
-        token = ""
-    if not re.fullmatch(r"[\x21-\x7e]+", token):
-        raise ConfigError(f"the token file {path} does not have one token on one line: check LIVEDEX_API_TOKEN_FILE")
-    return {"Authorization": f"Bearer {token}"}
+    token = read_token(chosen.api_token_file)
+    return {"Authorization": f"Bearer {token}"} if token is not None else {}
 
 
 def _content(response: httpx.Response, address: str) -> dict[str, Any]:

@@ -85,11 +85,11 @@ def readable(text: str) -> str:
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # Unicode's category Cc but newline and tab
 
 
-def print_json(value: Any) -> None:
-    """Plain JSON on stdout; control characters are escaped as JSON does it, those that it would let through too."""
+def print_json(value: Any, *, line: bool = False) -> None:
+    """Plain JSON on stdout, on one line if wanted; control characters are escaped, those that JSON would let through too."""
     import json
 
-    text = json.dumps(value, default=_plain, ensure_ascii=False, indent=2)
+    text = json.dumps(value, default=_plain, ensure_ascii=False, indent=None if line else 2)
     typer.echo(re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text))
 
 

@@ -5,13 +5,13 @@ The event is contracts.md section 4; `schema/events/change.v1.json` says the sam
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from livedex.core.moment import parse_time
+from livedex.core.nesting import walk
 from livedex.core.record import Place, Record, Version
 
 MAX_ID_CHARACTERS = 512
@@ -20,6 +20,8 @@ MAX_VALUE_BYTES = 32 * 2**20  # what `livedex apply` allows in a topic; nothing 
 MAX_NESTING = 100  # levels; fixed, because the parser's own limit differs between Python versions
 MAX_VERSION = 2**63 - 1
 VERSION_HEADER = "livedex-version"
+CANARY_PREFIX = "livedex-canary/"  # of the ids of documents that no reader sees: those of livedex canary
+CANARY_HEADER = "livedex-canary"  # of records that may write them, and of HTTP searches that find them
 
 _NATURAL = re.compile(rb"[0-9]{1,19}")
 
@@ -98,6 +100,7 @@ def decode(record: Record, *, mode: VersionMode, epoch: int) -> Change | Rejecti
         document_id = _key(record.key)
         event = {"op": Op.DELETE} if record.value is None else _parse(record.value)
         document_id = _document_id(event, document_id)
+        _refuse_reserved(document_id, record)
         return _change(record, document_id, event, mode, epoch)
     except _RejectedError as rejected:
         version = _version_of(record, event, mode, epoch)
@@ -168,21 +171,6 @@ def _finite(literal: str) -> float:
     return number
 
 
-def walk(value: Any) -> Iterator[tuple[int, str]]:
-    """(depth, string) of every string and key inside, and (depth, "") of every container, without recursion."""
-    waiting: list[tuple[int, Any]] = [(1, value)]
-    while waiting:
-        depth, part = waiting.pop()
-        if isinstance(part, str):
-            yield depth - 1, part
-        elif isinstance(part, dict):
-            yield depth, ""
-            waiting.extend((depth + 1, inner) for pair in part.items() for inner in pair)
-        elif isinstance(part, list):
-            yield depth, ""
-            waiting.extend((depth + 1, inner) for inner in part)
-
-
 def _kind(value: Any) -> str:
     return {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}.get(type(value), "number")
 
@@ -240,6 +228,14 @@ def _identifier(name: str, text: str) -> str:
     if not 1 <= len(text) <= MAX_ID_CHARACTERS:
         raise _RejectedError(Reason.SCHEMA, f"{name} has {len(text)} characters, expected 1 to {MAX_ID_CHARACTERS}")
     return text
+
+
+def _refuse_reserved(document_id: str, record: Record) -> None:
+    """No producer may write by accident what no reader would see. Who deletes it does no harm."""
+    reserved = record.value is not None and document_id.startswith(CANARY_PREFIX)
+    if reserved and CANARY_HEADER not in dict(record.headers):
+        detail = f"the id begins with {CANARY_PREFIX}, which is kept for livedex canary: no reader would see the document"
+        raise _RejectedError(Reason.SCHEMA, detail)
 
 
 def _version(event: dict[str, Any], record: Record) -> int:

@@ -21,6 +21,7 @@ from livedex.encoders.shelf import Shelf
 from livedex.errors import ConfigError
 from livedex.http_server import HttpServer, health_routes, listen
 from livedex.index.building import BuildStore
+from livedex.index.canary import CanaryThread
 from livedex.index.claims import Claims
 from livedex.index.holdings import Holdings
 from livedex.index.maintain import Maintainer
@@ -39,6 +40,7 @@ T = TypeVar("T")
 OpenEncoder = Callable[[EmbedderName, Generation], Encoder]
 
 UPKEEP_ENDS = 2.0  # seconds that a cancelled build may take to end
+CANARY_ENDS = 1.0  # seconds that the deletion of its documents may take
 CONNECTIONS = 6 + STAGING_CONNECTIONS  # one for each thread that talks to Postgres
 
 _log = logger("index")
@@ -133,9 +135,19 @@ class IndexApp:
             pace=self._pace, store=store, catalogue=lambda: worker.catalogue, busy=lambda: worker.bytes_in_flight > 0,
         )  # fmt: skip
         maintainer.start()
+        canary = self._canary(worker)
         worker.run()
         maintainer.join(UPKEEP_ENDS)
+        if canary is not None:
+            canary.join(CANARY_ENDS)
         store.close()
+
+    def _canary(self, worker: IndexWorker) -> CanaryThread | None:
+        if not self._settings.canary_url:
+            return None
+        canary = CanaryThread(self._settings, self.metrics.registry, catalogue=lambda: worker.catalogue, stop=self.stop)
+        canary.start()
+        return canary
 
     def _wait(self, work: Callable[[], T]) -> T | None:
         return until_available(work, stop=self.stop, health=self.health, jitter=random.random)

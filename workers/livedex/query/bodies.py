@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Json, Strict
 
-from livedex.core.change import MAX_NESTING, walk
+from livedex.core.change import MAX_NESTING
+from livedex.core.nesting import walk
 from livedex.query.searcher import Mode, Search
 
 MAX_QUERY_CHARACTERS = 8192

@@ -47,6 +47,7 @@ class Search:
     since: datetime | None = None
     until: datetime | None = None
     after: str | None = None
+    canaries: bool = False  # whether documents of livedex canary are found too, which nobody else sees
     timeout: float = 2.0  # seconds for everything
 
 
@@ -245,7 +246,8 @@ class Searcher:
         }
         with translated(), self._pool.connection(_left(deadline)) as connection, connection.transaction():
             left = _left(deadline)
-            connection.execute(query("query", "begin_search"), {"milliseconds": max(1, int(left * 1000)), **asked.chosen})
+            begun = {"milliseconds": max(1, int(left * 1000)), "canaries": "on" if search.canaries else "", **asked.chosen}
+            connection.execute(query("query", "begin_search"), begun)
             with connection.cursor(row_factory=dict_row) as cursor:
                 return cursor.execute(query("query", "search"), {**arguments, "timeout": timedelta(seconds=left)}).fetchall()
 

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from livedex.query.access import Caller
 from livedex.query.answering import Answering
 from livedex.query.bodies import BatchRequest, BatchResponse, Problem, SearchParameters, SearchRequest, SearchResponse
-from livedex.query.front import answered_each, caller_of
+from livedex.query.front import answered_each, caller_of, is_canary
 
 _JSON = "application/json"
 
@@ -34,7 +34,8 @@ def search_routes(answering: Answering, status: Callable[[Caller], dict[str, Any
     @routes.post("/search", responses=refused, response_model=SearchResponse)
     async def search(request: SearchRequest, asked: Request) -> Response:
         """Search a collection by meaning, by words, or both."""
-        return Response(await answering.one(request, caller_of(asked.scope)), media_type=_JSON)
+        found = await answering.one(request, caller_of(asked.scope), canaries=is_canary(asked.scope))
+        return Response(found, media_type=_JSON)
 
     @routes.get("/search", responses=refused, response_model=SearchResponse)
     async def search_by_address(request: Annotated[SearchParameters, Query()], asked: Request) -> Response:

@@ -32,6 +32,41 @@ select c.name as collection, c.version_mode as versions, g.generation_id as gene
   left join livedex.generation g on g.generation_id = c.active_generation
  order by c.name
 
+-- name: status_workers
+-- Owners of partitions, and the workers that have sessions at this server: of those their names are seen, by everybody.
+-- `updated_at`: when one moved its progress last. `texts`: it embeds texts for sessions.
+with sessions as (
+  select case when a.application_name ^@ 'livedex-serve-' then 'query' else 'index' end as kind,
+         regexp_replace(a.application_name, '^(livedex-serve-.*)-(probe|mailbox)$', '\1') as worker,
+         exists (select from pg_locks l
+                  where l.pid = a.pid and l.locktype = 'advisory' and l.granted and l.objsubid = 2
+                    and l.classid::bigint = %(presence)s) as texts
+    from pg_stat_activity a
+   where a.datname = current_database()
+     and (a.application_name ^@ 'livedex-serve-' or a.application_name ~ '-[0-9]+-[0-9a-f]{{6}}$')
+), connected as (
+  select worker, kind, bool_or(texts) as texts from sessions group by worker, kind
+), owners as (
+  select owner as worker, count(*) as partitions, max(updated_at) as updated_at from livedex.source_progress group by owner
+)
+select worker, coalesce(c.kind, 'index') as kind, c.worker is not null as connected, coalesce(o.partitions, 0) as partitions,
+       o.updated_at, coalesce(c.texts, false) as texts
+  from connected c
+  full join owners o using (worker)
+ where worker <> ''
+ order by 2, 1
+
+-- name: status_freshness
+-- How long the documents took that became searchable in the last seconds: from the time of their event, which is the producer's
+-- where it gives one.
+select count(*) as documents,
+       percentile_cont(0.5) within group (order by age) as median_seconds,
+       percentile_cont(0.95) within group (order by age) as p95_seconds,
+       max(age) as max_seconds
+  from (select greatest(extract(epoch from d.indexed_at - d.event_time), 0)::float8 as age
+          from livedex.document d
+         where d.indexed_at > clock_timestamp() - make_interval(secs => %(seconds)s) and not d.document_id ^@ 'livedex-canary/') a
+
 -- name: status_dead_letters
 select reason, count(*) as letters from livedex.dead_letter where state = 'open' group by reason order by reason
 

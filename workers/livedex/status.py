@@ -1,5 +1,5 @@
-"""What an operator asks first: how far each source is, what each collection holds and how its index is, which dead letters are
-open.
+"""What an operator asks first: how far each source is and who reads it, what each collection holds and how its index is, how
+fresh the last minutes were, which dead letters are open, which workers are there.
 """
 
 from collections.abc import Callable
@@ -9,9 +9,11 @@ from typing import Any
 from psycopg.rows import dict_row
 
 from livedex import generations
+from livedex.core.mailbox import PRESENCE_CLASS
 from livedex.core.upkeep import UPKEEP_LOCK
 from livedex.database import Connection, query
 
+RECENT = 300.0  # seconds that freshness is told of
 _INDEX = ("state", "phase", "percent", "recall", "unmapped_share", "worker", "problem")
 _WAITS_FOR = ("pid", "application", "since")
 
@@ -23,6 +25,8 @@ def read(connection: Connection) -> dict[str, Any]:
         collections = cursor.execute(query("query", "status_collections")).fetchall()
         indexes = cursor.execute(query("query", "status_indexes"), {"lock": UPKEEP_LOCK}).fetchall()
         letters = cursor.execute(query("query", "status_dead_letters")).fetchall()
+        workers = cursor.execute(query("query", "status_workers"), {"presence": PRESENCE_CLASS}).fetchall()
+        freshness = cursor.execute(query("query", "status_freshness"), {"seconds": RECENT}).fetchone()
     found = {row["collection"]: _index(row) for row in indexes}
     others = [row for row in generations.read(connection) if row["state"] != "active"]
     for row in collections:
@@ -32,13 +36,27 @@ def read(connection: Connection) -> dict[str, Any]:
         "sources": sources,
         "collections": collections,
         "dead_letters": {row["reason"]: row["letters"] for row in letters},
+        "workers": workers,
+        "freshness": {"seconds": RECENT, **(freshness or {})},
     }
 
 
 def only(found: dict[str, Any], allowed: Callable[[str], bool]) -> dict[str, Any]:
-    """What a status says of these collections; dead letters, which are counted over all, are left out as None."""
+    """What a status says of these collections; what is counted over all is left out as None."""
     shown = {part: [row for row in found[part] if allowed(row["collection"])] for part in ("sources", "collections")}
-    return {**shown, "dead_letters": None}
+    return {**shown, "dead_letters": None, "workers": None, "freshness": None}
+
+
+def describe_freshness(freshness: dict[str, Any]) -> str:
+    """The freshness in one line."""
+    minutes = f"the last {freshness['seconds'] / 60:.0f} min"
+    if not freshness["documents"]:
+        return f"no document changed in {minutes}"
+    median, p95, most = (freshness[f"{name}_seconds"] for name in ("median", "p95", "max"))
+    return (
+        f"{freshness['documents']} documents changed in {minutes}: searchable after {median:.2f} s (median), {p95:.2f} s "
+        f"(95 of 100), {most:.2f} s (all)"
+    )
 
 
 def _index(row: dict[str, Any]) -> dict[str, Any]:

@@ -1,165 +1,174 @@
 """`livedex doctor`: one line for each thing that livedex needs, ok or what to do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Annotated
 
 import typer
+from kafka import TopicPartition
 
-from livedex import catalogue, migrate
-from livedex.cli.session import data, settings
+from livedex import catalogue
+from livedex.catalogue import Source
+from livedex.cli.session import data, print_json, readable, settings
 from livedex.config import Settings
-from livedex.core.mailbox import PRESENCE_CLASS
-from livedex.database import Connection, check_pgvector, connect, first_line
-from livedex.encoders.models import digest_of, find_model
+from livedex.core import health_rules
+from livedex.core.change import VersionMode
+from livedex.database import Connection, connect, first_line, query
+from livedex.doctor.kafka import KafkaChecks
+from livedex.doctor.model import check_models
+from livedex.doctor.postgres import PostgresChecks
 from livedex.errors import ConfigError, LivedexError
-from livedex.kafka import open_admin, translated
-
-SMALLEST_BUFFERS = 512 * 2**20  # bytes; below it an insert into the vector index is several times slower
-LARGEST_CLOCK_DIFFERENCE = 2.0  # seconds; more spoils freshness figures
+from livedex.kafka import describe
 
 
-def doctor() -> None:
-    """Check Kafka, Postgres, pgvector, the migrations, the topics, the model, and who embeds texts for SQL."""
-    chosen = settings()
-    checks = [("kafka", lambda: _kafka(chosen)), ("postgres", lambda: _postgres(chosen))]
-    sound = [_run(name, check) for name, check in checks]
-    if sound[1]:
-        with connect(chosen.database_url) as connection:
-            more: list[tuple[str, Callable[[], str]]] = [
-                ("pgvector", lambda: _pgvector(connection)),
-                ("migrations", lambda: _migrations(connection)),
-                ("permissions", lambda: _permissions(connection)),
-                ("buffers", lambda: _buffers(connection)),
-                ("clock", lambda: _clock(connection)),
-                ("topics", lambda: _topics(chosen, connection)),
-                ("model", lambda: _model(chosen, connection)),
-                ("texts", lambda: _texts(connection)),
-            ]
-            sound += [_run(name, check) for name, check in more]
-    if not all(sound):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What a check found."""
+
+    check: str
+    ok: bool
+    says: str
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False) -> None:
+    """Check Kafka, its topics, their settings and the rights to read them; Postgres, pgvector, migrations, roles, rights and
+    memory; the clocks, the disks, the models, and who embeds texts for SQL. Exit 1 when something is wrong.
+    """
+    found = []
+    for finding in _examine(settings()):
+        found.append(finding)
+        if not as_json:
+            _show(finding)
+    sound = all(finding.ok for finding in found)
+    if as_json:
+        print_json({"ok": sound, "checks": [{"check": each.check, "ok": each.ok, "says": each.says} for each in found]})
+    if not sound:
         raise typer.Exit(1)
 
 
-def _run(name: str, check: Callable[[], str]) -> bool:
+def _show(finding: Finding) -> None:
+    mark = "[green]ok  [/green]" if finding.ok else "[red]fail[/red]"
+    data.print(f"{mark} {finding.check:<11} ", end="")
+    data.print(readable(finding.says), markup=False, highlight=False, soft_wrap=True)
+
+
+def _examine(chosen: Settings) -> Iterator[Finding]:
+    with ExitStack() as opened:
+        kafka = KafkaChecks(chosen.kafka)
+        opened.callback(kafka.close)
+        yield (answers := _run("kafka", kafka.answers))
+        connections: list[Connection] = []
+        yield _run("postgres", lambda: _postgres(chosen, opened, connections))
+        checks = _of_kafka(kafka, chosen, connections) if answers.ok else []
+        checks += _of_postgres(PostgresChecks(connections[0])) if connections else []
+        checks += _of_both(kafka, chosen, connections, kafka_answers=answers.ok)
+        for name, check in checks:
+            yield _run(name, check)
+
+
+Checks = list[tuple[str, Callable[[], str]]]
+
+
+def _of_kafka(kafka: KafkaChecks, chosen: Settings, connections: list[Connection]) -> Checks:
+    """Of the sources that the database follows; where it cannot be asked, of those that the settings name."""
+
+    def followed() -> dict[str, Source]:
+        return catalogue.sources(connections[0]) if connections else _named(chosen)
+
+    def topics() -> str:
+        modes = _modes(connections[0]) if connections else {}
+        sources = followed()
+        known = {topic: modes.get(source.collection_id, VersionMode.LOG) for topic, source in sources.items()}
+        return kafka.topics(sources, known, _progress(connections[0]) if connections else {})
+
+    return [
+        ("topics", topics),
+        ("settings", lambda: kafka.settings_of(followed(), PostgresChecks(connections[0]).split() if connections else ())),
+        ("rights", lambda: kafka.rights(followed())),
+    ]
+
+
+def _named(chosen: Settings) -> dict[str, Source]:
+    return {
+        topic: Source(topic=topic, collection_id=0, epoch=0, state="live", reason=None, topic_id=None, partitions=None)
+        for topic in chosen.sources
+    }
+
+
+def _modes(connection: Connection) -> dict[int, VersionMode]:
+    return {number: generation.version_mode for number, generation in catalogue.generations(connection).items()}
+
+
+def _progress(connection: Connection) -> dict[TopicPartition, int]:
+    rows = connection.execute(query("doctor", "progress")).fetchall()
+    return {TopicPartition(topic, partition): offset for topic, partition, offset in rows}
+
+
+def _of_postgres(postgres: PostgresChecks) -> Checks:
+    return [
+        ("pgvector", postgres.pgvector),
+        ("migrations", postgres.migrations),
+        ("roles", postgres.roles),
+        ("permissions", postgres.permissions),
+        ("buffers", postgres.buffers),
+        ("texts", postgres.texts),
+    ]
+
+
+def _of_both(kafka: KafkaChecks, chosen: Settings, connections: list[Connection], *, kafka_answers: bool) -> Checks:
+    postgres = PostgresChecks(connections[0]) if connections else None
+
+    def clock() -> str:
+        ahead = {"the database's clock": postgres.clock_ahead()} if postgres else {}
+        broker = kafka.clock_ahead() if kafka_answers else None
+        if broker is not None:
+            ahead["kafka's clock"] = broker
+        newest = kafka.newest(_followed_if_known(connections, chosen)) if kafka_answers else {}
+        wrong = health_rules.clocks(ahead) or health_rules.future(newest)
+        if wrong is not None:
+            raise ConfigError(wrong)
+        return ", ".join(f"{name} within {abs(seconds) * 1000:.0f} ms" for name, seconds in ahead.items())
+
+    def disk() -> str:
+        found = {**(postgres.disk() if postgres else {}), **(kafka.disks() if kafka_answers else {})}
+        wrong = health_rules.disks(found)
+        if wrong is not None:
+            raise ConfigError(wrong)
+        return ", ".join(f"{name} has {left // 2**30} GB left" for name, (left, _) in found.items()) or "not visible from here"
+
+    checks: Checks = [("clock", clock), ("disk", disk)] if postgres or kafka_answers else []
+    return [*checks, ("model", lambda: check_models(chosen, connections[0]))] if connections else checks
+
+
+def _followed_if_known(connections: list[Connection], chosen: Settings) -> dict[str, Source]:
+    """For a check that is not about the tables: where there are none, what the settings name."""
     import psycopg
 
     try:
-        answer, mark = check(), "[green]ok  [/green]"
+        return catalogue.sources(connections[0]) if connections else _named(chosen)
+    except psycopg.Error:
+        return {}
+
+
+def _run(name: str, check: Callable[[], str]) -> Finding:
+    import psycopg
+    from kafka.errors import KafkaError
+
+    try:
+        return Finding(check=name, ok=True, says=check())
     except LivedexError as error:
-        answer, mark = str(error), "[red]fail[/red]"
+        says = str(error)
     except psycopg.Error as error:
-        answer, mark = f"{first_line(error)}: run livedex migrate, and check the role's rights", "[red]fail[/red]"
-    data.print(f"{mark} {name:<11} ", end="")
-    data.print(answer, markup=False, highlight=False, soft_wrap=True)
-    return "ok" in mark
+        says = f"{first_line(error)}: run livedex migrate, and check the role's rights"
+    except KafkaError as error:
+        says = f"kafka refuses: {describe(error)}"
+    return Finding(check=name, ok=False, says=says)
 
 
-def _kafka(chosen: Settings) -> str:
-    admin = open_admin(chosen.kafka)
-    try:
-        with translated():
-            brokers = len(admin.describe_cluster()["brokers"])
-    finally:
-        admin.close()
-    return f"{chosen.kafka.bootstrap_servers} answers, brokers: {brokers}"
-
-
-def _postgres(chosen: Settings) -> str:
-    with connect(chosen.database_url) as connection:
-        row = connection.execute("select current_setting('server_version'), current_user").fetchone()
+def _postgres(chosen: Settings, opened: ExitStack, connections: list[Connection]) -> str:
+    connection = opened.enter_context(connect(chosen.database_url))
+    row = connection.execute("select current_setting('server_version'), current_user").fetchone()
     assert row is not None
+    connections.append(connection)
     return f"{row[0]} answers, as {row[1]}"
-
-
-def _pgvector(connection: Connection) -> str:
-    warning = check_pgvector(connection)
-    if warning:
-        raise ConfigError(warning)
-    return "version is sound"
-
-
-def _migrations(connection: Connection) -> str:
-    warnings = migrate.check(connection)
-    return "; ".join(warnings) or "the database is up to date"
-
-
-def _permissions(connection: Connection) -> str:
-    row = connection.execute(
-        "select current_user, pg_has_role('livedex_owner', 'usage') or pg_has_role('livedex_indexer', 'usage'),"
-        "       pg_has_role('livedex_owner', 'usage') or pg_has_role('livedex_query', 'usage'),"
-        "       has_schema_privilege('livedex', 'usage')"
-    ).fetchone()
-    assert row is not None
-    role, indexes, searches, sees = row
-    may = [command for command, granted in (("livedex index", indexes), ("livedex serve", searches)) if granted and sees]
-    if not may:
-        raise ConfigError(
-            f"{role} may run no worker: grant it livedex_indexer for livedex index, livedex_query for livedex serve"
-        )
-    return f"{role} may run {' and '.join(may)}"
-
-
-def _buffers(connection: Connection) -> str:
-    row = connection.execute("select pg_size_bytes(current_setting('shared_buffers'))").fetchone()
-    assert row is not None
-    if row[0] < SMALLEST_BUFFERS:
-        raise ConfigError(f"shared_buffers is {row[0] // 2**20} MB: set at least {SMALLEST_BUFFERS // 2**20} MB")
-    return f"shared_buffers is {row[0] // 2**20} MB"
-
-
-def _clock(connection: Connection) -> str:
-    import time
-
-    before = time.time()
-    row = connection.execute("select extract(epoch from clock_timestamp())::float8").fetchone()
-    assert row is not None
-    difference = abs(row[0] - (before + time.time()) / 2)
-    if difference > LARGEST_CLOCK_DIFFERENCE:
-        raise ConfigError(f"this clock and the database's differ by {difference:.1f} s: synchronise them")
-    return f"within {difference * 1000:.0f} ms of the database's"
-
-
-def _topics(chosen: Settings, connection: Connection) -> str:
-    followed = catalogue.sources(connection)
-    if not followed:
-        raise ConfigError("no source: run livedex apply")
-    admin = open_admin(chosen.kafka)
-    try:
-        with translated():
-            missing = sorted(followed.keys() - set(admin.list_topics()))
-    finally:
-        admin.close()
-    if missing:
-        raise ConfigError(f"kafka lacks {', '.join(missing)}: run livedex apply")
-    return ", ".join(sorted(followed))
-
-
-def _model(chosen: Settings, connection: Connection) -> str:
-    generations = catalogue.generations(connection).values()
-    for generation in generations:
-        pinned = generation.identity
-        if pinned.encoder == "hash":
-            if chosen.embedder != "hash":
-                raise ConfigError(f"collection {generation.collection} is of the hash encoder: set LIVEDEX_EMBEDDER=hash")
-        elif digest_of(find_model(pinned.model)) != pinned.revision:
-            raise ConfigError(
-                f"the model {pinned.model!r} here is not the one of collection {generation.collection}: install that one"
-            )
-    return ", ".join(sorted({generation.identity.model for generation in generations})) or "no collection yet"
-
-
-def _texts(connection: Connection) -> str:
-    """Who embeds texts for SQL, and how they get there. No worker is no fault: not everybody searches so."""
-    row = connection.execute(
-        "select (select count(distinct l.pid) from pg_locks l"
-        "         where l.locktype = 'advisory' and l.granted and l.objsubid = 2 and l.classid::bigint = %s"
-        "           and l.database = (select oid from pg_database where datname = current_database())),"
-        "       exists (select from pg_extension where extname = 'dblink')"
-        "       and exists (select from pg_foreign_server where srvname = 'livedex_worker')",
-        (PRESENCE_CLASS,),
-    ).fetchone()
-    assert row is not None
-    watching, by_dblink = row
-    if not watching:
-        return "no query worker is connected: livedex.search embeds no new texts until livedex serve runs"
-    way = "dblink" if by_dblink else "the mailbox"
-    return f"livedex.search asks by {way}; query workers that are connected: {watching}"

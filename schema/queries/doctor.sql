@@ -1,10 +1,14 @@
 -- name: roles
--- The roles of livedex that the server lacks, whether livedex_query cannot search, and grants whose role is another by now.
+-- The roles of livedex that the server lacks, whether livedex_query cannot search, and whether this role may see the grants.
 select array(select r from unnest(array['livedex_owner', 'livedex_indexer', 'livedex_query', 'livedex_search']) r
               where not exists (select from pg_roles p where p.rolname = r)),
        coalesce((select not pg_has_role(p.oid, 'livedex_search', 'member') from pg_roles p where p.rolname = 'livedex_query'
                     and exists (select from pg_roles s where s.rolname = 'livedex_search')), false),
-       array(select c.name || ' ' || a.role from livedex.collection_access a join livedex.collection c using (collection_id)
+       coalesce(has_table_privilege(to_regclass('livedex.collection_access'), 'select'), false)
+
+-- name: stale_grants
+-- To roles that were dropped, or whose name another has by now.
+select array(select c.name || ' ' || a.role from livedex.collection_access a join livedex.collection c using (collection_id)
               where not exists (select from pg_roles p where p.rolname = a.role and p.oid = a.role_oid) order by 1)
 
 -- name: may_run

@@ -319,7 +319,8 @@ def test_doctor_finds_everything_in_order(livedex: Terminal) -> None:
     """One ok line for each check, and exit 0."""
     done = livedex("doctor")
     assert done.code == 0, done.out
-    checks = ["kafka", "postgres", "pgvector", "migrations", "permissions", "buffers", "clock", "topics", "model", "texts"]
+    checks = ["kafka", "postgres", "topics", "settings", "rights", "pgvector", "migrations", "roles", "permissions", "buffers",
+              "texts", "clock", "disk", "model"]  # fmt: skip
     assert [line.split()[:2] for line in done.out.splitlines()] == [["ok", check] for check in checks]
 
 
@@ -331,9 +332,9 @@ def test_doctor_says_what_to_do(livedex: Terminal, running: Running, empty_datab
     assert done.code == 1
     marks = {line.split()[1]: line.split()[0] for line in done.out.splitlines()}
     sound = {check for check, mark in marks.items() if mark == "ok"}
-    assert sound == {"postgres", "buffers", "clock", "texts"}
-    assert marks.keys() - sound == {"kafka", "pgvector", "migrations", "permissions", "topics", "model"}
-    assert done.out.count("run livedex migrate") >= 3
+    assert sound == {"postgres", "roles", "buffers", "clock", "disk", "texts"}
+    assert marks.keys() - sound == {"kafka", "pgvector", "migrations", "permissions", "model"}
+    assert done.out.count("run livedex migrate") >= 3, done.out
     other = livedex("doctor", LIVEDEX_EMBEDDER="auto")
     assert other.code == 1
     assert "set LIVEDEX_EMBEDDER=hash" in other.out

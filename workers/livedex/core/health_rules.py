@@ -16,8 +16,8 @@ def buffers(shared: int, maintenance: int, needed: Mapping[str, int]) -> str | N
     most = max(needed, key=lambda name: needed[name], default=None)
     if most is not None and needed[most] > given:
         return (
-            f"building the index of collection {most} needs {_megabytes(needed[most])} and gets {_megabytes(given)}, with which it "
-            "takes several times as long: raise shared_buffers or maintenance_work_mem"
+            f"building the index of collection {most} needs {_megabytes(needed[most])} and gets {_megabytes(given)}, with "
+            "which it takes several times as long: raise shared_buffers or maintenance_work_mem"
         )
     return None
 

@@ -40,13 +40,14 @@ class PostgresChecks:
 
     def roles(self) -> str:
         """The four roles are there and have what they should; grants name roles that are there."""
-        missing, outside, stale = self._row("roles")
+        missing, outside, sees_grants = self._row("roles")
         if missing:
             raise ConfigError(
                 f"the server has no role {', '.join(missing)}: run livedex migrate as a role that may create roles"
             )
         if outside:
             raise ConfigError("livedex_query is no member of livedex_search: GRANT livedex_search TO livedex_query")
+        (stale,) = self._row("stale_grants") if sees_grants else ([],)
         if stale:
             raise ConfigError(
                 f"grants name roles that are gone: livedex revoke {stale[0]}, and grant again to who has the name now"

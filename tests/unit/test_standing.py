@@ -32,7 +32,7 @@ def collection(**more: Any) -> dict[str, Any]:
 def standing(**more: Any) -> dict[str, Any]:
     """Everything in order, but for what is given."""
     worker = {"worker": OWNER, "kind": "index", "connected": True}
-    usual = {"sources": [source()], "collections": [collection()], "dead_letters": {}, "workers": [worker], "log": None}
+    usual: dict[str, Any] = {"sources": [source()], "collections": [collection()], "dead_letters": {}, "workers": [worker], "log": None}
     return {**usual, **more}
 
 
@@ -46,7 +46,7 @@ def test_nothing_is_wrong() -> None:
     assert summary(moving, []) == "nothing is wrong; 7 events are on their way"
 
 
-GONE = {"workers": []}
+GONE: dict[str, Any] = {"workers": []}
 LOOK = "see its log, and /readyz of its metrics port"
 WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("behind, gone", {"sources": [source(partition=1, lag=9, staleness_seconds=240.0)], **GONE},

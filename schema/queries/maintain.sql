@@ -95,7 +95,7 @@ select count(*) as vectors,
 
 -- name: count_documents
 -- Those that searches may give.
-select count(*) from livedex.document where collection_id = %(collection_id)s and not deleted
+select count(*) from livedex.document where collection_id = %(collection_id)s and not deleted and not document_id ^@ 'livedex-canary/'
 
 -- name: built_ratio
 -- The share of the documents with chunks that a generation has which is built beside the active one.

@@ -32,7 +32,13 @@ def collection(**more: Any) -> dict[str, Any]:
 def standing(**more: Any) -> dict[str, Any]:
     """Everything in order, but for what is given."""
     worker = {"worker": OWNER, "kind": "index", "connected": True}
-    usual: dict[str, Any] = {"sources": [source()], "collections": [collection()], "dead_letters": {}, "workers": [worker], "log": None}
+    usual: dict[str, Any] = {
+        "sources": [source()],
+        "collections": [collection()],
+        "dead_letters": {},
+        "workers": [worker],
+        "log": None,
+    }
     return {**usual, **more}
 
 

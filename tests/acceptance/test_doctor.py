@@ -70,9 +70,10 @@ def guarded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kafka]:
         kafka.stop()
 
 
-def examined(workers: Workers, config: Path | None, **environment: str) -> dict[str, str]:
+def examined(workers: Workers, config: Path, bootstrap_servers: str | None = None) -> dict[str, str]:
     """What the checks that failed say."""
-    done = workers.run("doctor", "--json", config=config, **environment)
+    servers = bootstrap_servers or workers.stack.kafka_bootstrap_servers
+    done = workers.run("doctor", "--json", config=config, LIVEDEX_KAFKA_BOOTSTRAP_SERVERS=servers)
     found = json.loads(done.stdout)
     assert done.returncode == int(not found["ok"]), done.stderr
     return {row["check"]: row["says"] for row in found["checks"] if not row["ok"]}
@@ -102,21 +103,21 @@ def test_rights_that_kafka_does_not_give(workers: Workers, tmp_path: Path, monke
             from livedex import apply
 
             apply.run(apply.plan(workers.settings(config), connection, topics=False))
-        own = {"LIVEDEX_KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers}
-        nothing = examined(workers, config, **own)
+        own = kafka.bootstrap_servers
+        nothing = examined(workers, config, own)
         assert {"topics", "rights"} <= nothing.keys(), nothing
         allow(kafka, ResourceType.TOPIC, TOPIC, ACLOperation.DESCRIBE, ACLOperation.DESCRIBE_CONFIGS)
-        described = until(lambda: settled(examined(workers, config, **own), "topics"), timeout=60, what="the right to describe")
+        described = until(lambda: settled(examined(workers, config, own), "topics"), timeout=60, what="the right to describe")
         assert f"reader lacks READ on topic {TOPIC}" in described["rights"]
         assert f"reader lacks READ on group {GROUP}" in described["rights"]
         allow(kafka, ResourceType.TOPIC, TOPIC, ACLOperation.READ)
         allow(kafka, ResourceType.GROUP, GROUP, ACLOperation.READ)
-        until(lambda: not examined(workers, config, **own), timeout=60, what="everything to be in order")
+        until(lambda: not examined(workers, config, own), timeout=60, what="everything to be in order")
 
 
-def settled(failed: dict[str, str], check: str) -> dict[str, str] | None:
+def settled(failed: dict[str, str], check: str) -> dict[str, str]:
     """What fails, once this check does not any more: brokers take a right over a moment later."""
-    return failed if check not in failed else None
+    return failed if check not in failed else {}
 
 
 def test_a_small_postgres_without_room_and_roles(stack: Addresses, tmp_path: Path) -> None:

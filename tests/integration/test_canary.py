@@ -162,7 +162,7 @@ def _assert_hidden_in_sql(site: Site, text: str) -> None:
             by_text = "select document_id from livedex.search(%s, k => 1000, mode => %s, timeout => '20 s')"
             assert {row[0] for row in connection.execute(by_text, (text, mode)).fetchall()} <= set(TEXTS)
         for view in ("documents", "chunks"):
-            found = connection.execute(f"select document_id from livedex.{view}").fetchall()  # type: ignore[arg-type]
+            found = connection.execute(f"select document_id from livedex.{view}").fetchall()
             assert {row[0] for row in found} == set(TEXTS)
 
 

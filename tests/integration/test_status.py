@@ -113,10 +113,10 @@ def test_the_workers_that_are_there_are_listed(livedex: Terminal, workers: Worke
     assert sum(row["partitions"] for row in gone) == 2
 
 
-def settled(rows: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+def settled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The workers, once two partitions have two owners that are there."""
     owners = [row for row in rows if row["partitions"] == 1 and row["connected"]]
-    return rows if len(owners) == 2 and len(rows) == 3 else None
+    return rows if len(owners) == 2 and len(rows) == 3 else []
 
 
 def test_freshness_of_the_last_minutes(livedex: Terminal, workers: Workers, log: Log, site: tuple[str, Path]) -> None:

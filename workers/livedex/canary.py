@@ -132,7 +132,8 @@ class Canary:
         """Publish to the partition whose turn it is, and look until the document is found or the time is over. None when the
         stop came first.
         """
-        sent, error = _Sent(), None
+        sent = _Sent()
+        error: LivedexError | None = None
         try:
             sent.topic, sent.partition = turn(number, self.count_partitions(sources))
             self._send_and_find(sent, sources[sent.topic])

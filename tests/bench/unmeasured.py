@@ -21,7 +21,8 @@ class Nothing:
 
 def main() -> None:
     """The command line of livedex."""
-    observe.Counter = observe.Gauge = observe.Histogram = Nothing  # type: ignore[assignment,misc]
+    for kind in ("Counter", "Gauge", "Histogram"):
+        setattr(observe, kind, Nothing)
     from livedex.cli import main as run
 
     run()

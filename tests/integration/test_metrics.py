@@ -48,6 +48,8 @@ def test_all_that_is_promised_is_there(workers: Workers, log: Log) -> None:
     config = workers.config(topic)
     workers.apply(config)
     index, serve = workers.start("index", config), workers.start("serve", config)
+    for series in ('events_total{collection="default",outcome="dead_letter"}', 'retries_total{dependency="embedder"}'):
+        assert f"livedex_{series} 0.0" in index.metrics().text, "what begins with its first event shows no increase"
     for number in range(5):
         place = log.send(topic, {"id": f"d{number}", "text": f"Text {number}."})
     workers.caught_up(topic, {0: place.offset + 1})

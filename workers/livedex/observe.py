@@ -15,6 +15,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from livedex import __version__
 from livedex.collectors import KafkaClientCollector, PoolCollector
+from livedex.core.plan import Outcome
 
 # Every threshold that an alert may use is an edge.
 FRESHNESS_BUCKETS = (
@@ -158,6 +159,8 @@ class IndexMetrics(_Metrics):
         )  # fmt: skip
         self.rebalances = Counter("livedex_rebalances", "Changes of the partitions of this worker", registry=registry)
         self.retries = Counter("livedex_retries", "Work begun again after a failure", ["dependency"], registry=registry)
+        for dependency in ("kafka", "postgres", "embedder"):
+            self.retries.labels(dependency)
         self.index_ready = Gauge(
             "livedex_index_ready", "1 when searches can use a vector index; of the worker that does the upkeep", ["collection"],
             registry=registry,
@@ -200,6 +203,13 @@ class IndexMetrics(_Metrics):
         self.bytes_consumed = Counter("livedex_kafka_bytes_consumed", "Their keys and values", registry=registry)
         self.kafka_client = KafkaClientCollector()
         registry.register(self.kafka_client)
+
+    def counts(self, collection: str) -> None:
+        """Begin its counters at 0: a series that begins with its first event shows no increase."""
+        for outcome in Outcome:
+            self.events.labels(collection, outcome)
+        for outcome in ("embedded", "reused"):
+            self.chunks.labels(collection, outcome)
 
 
 class QueryMetrics(_Metrics):

@@ -160,6 +160,8 @@ class IndexApp:
         sources, live = followed
         if not sources:
             _log.warning("index.no_source", remedy="run livedex apply")
+        for active, *_ in live.values():
+            self.metrics.counts(active.collection)
         targets = {collection_id: tuple(self._opened(of)) for collection_id, of in live.items()}
         self._shelf.keep(made for of in live.values() for made in of)
         return Catalogue(sources=sources, targets=targets)

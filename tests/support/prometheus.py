@@ -142,7 +142,7 @@ class Prometheus:
         command = [
             program("prometheus"), f"--config.file={self._config}", f"--web.listen-address=127.0.0.1:{port}",
             f"--storage.tsdb.path={self._folder / 'prometheus-data'}", "--storage.tsdb.retention.time=1d",
-            "--rules.alert.for-grace-period=0s", "--rules.alert.resend-delay=1s", "--enable-feature=exemplar-storage",
+            "--rules.alert.for-grace-period=0s", "--rules.alert.resend-delay=3s", "--enable-feature=exemplar-storage",
             "--log.level=warn", *self._flags,
         ]  # fmt: skip
         self.server = Server.start(command, self._folder / "prometheus.log", self.url)

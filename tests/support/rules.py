@@ -15,6 +15,9 @@ RULES = sorted(PROMETHEUS.glob("livedex.*.yml"))
 TESTS = sorted((PROMETHEUS / "tests").glob("*.test.yml"))
 Content = dict[str, Any]  # of a YAML file
 
+_TIMES = frozenset(
+    ["for", "interval", "group_wait", "group_interval", "repeat_interval", "scrape_interval", "evaluation_interval"]
+)
 _MILLISECONDS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DURATION = re.compile(r"(\d+)(ms|s|m|h|d)")
 _RANGE = re.compile(r"(?<=\[)\d+(?:ms|s|m|h|d)(?=\])")
@@ -75,7 +78,7 @@ def read_by(rule: Rule) -> list[Rule]:
 
 
 def faster(content: Content, factor: float) -> Content:
-    """The same rules, or configuration of Alertmanager, with every duration divided: `for`, windows, intervals, and seconds
+    """The same rules, or configuration of either server, with every duration divided: `for`, windows, intervals, and seconds
     that are written as a product with 60 or 3600. Edges of buckets stay as they are.
     """
     return {name: _faster(name, value, factor) for name, value in copy.deepcopy(content).items()}
@@ -86,7 +89,7 @@ def _faster(name: str, value: Any, factor: float) -> Any:
         return faster(value, factor)
     if isinstance(value, list):
         return [_faster(name, each, factor) for each in value]
-    if name in ("for", "interval", "group_wait", "group_interval", "repeat_interval"):
+    if name in _TIMES:
         return _shorter(value, factor)
     if name == "expr":
         shorter = _RANGE.sub(lambda found: _shorter(found[0], factor), value)

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from livedex.observe import IndexMetrics, QueryMetrics
 from support import rules
-from support.prometheus import promtool
+from support.prometheus import program, promtool
 from support.rules import PROMETHEUS, RULES, RUNBOOKS, TESTS, Content, Rule
 
 RUNBOOK_URL = "https://github.com/livedex/livedex/blob/main/ops/runbooks/{}.md"
@@ -65,28 +66,30 @@ def _of_one(question: Content, rule: Rule) -> Content:
     return {**question, "exp_samples": samples}
 
 
-@pytest.mark.parametrize("rule", by_title(rules.alerts()))
-def test_an_alert_is_tested_both_ways(rule: Rule, tmp_path: Path) -> None:
-    """An alert fires when it should and is silent when it should not: its tests pass, and fail for one that never fires, one
-    that always does, and one that does not wait.
-    """
+@pytest.mark.parametrize("rule", by_title(list(rules.rules())))
+def test_a_rule_passes_its_tests(rule: Rule, tmp_path: Path) -> None:
+    """An alert fires when it should and is silent when it should not; what is recorded is right."""
+    assert asked_about(rule), f"{rule.title} has no tests in {[path.name for path in TESTS]}"
     passes, said = run(tmp_path, rule)
     assert passes, said
+
+
+@pytest.mark.accept
+@pytest.mark.parametrize("rule", by_title(rules.alerts()))
+def test_an_alert_is_tested_both_ways(rule: Rule, tmp_path: Path) -> None:
+    """The tests of an alert fail for one that never fires, one that always does, and one that does not wait."""
     for change in ({"expr": "vector(1) > 1"}, {"expr": "vector(1)"}, {"for": "0s"}):
         if change.keys() <= rule.content.keys():
-            passes, said = run(tmp_path, rule, lambda content: content.update(change))  # noqa: B023
+            passes, _ = run(tmp_path, rule, lambda content: content.update(change))  # noqa: B023
             assert not passes, f"the tests of {rule.title} pass with {change}"
 
 
+@pytest.mark.accept
 @pytest.mark.parametrize("rule", by_title(rules.records()))
-def test_a_record_is_tested(rule: Rule, tmp_path: Path) -> None:
-    """What is recorded is right when all is well and when it is not: its tests pass, and fail for one that is always 0, one
-    that never is, and one that is missing.
-    """
-    passes, said = run(tmp_path, rule)
-    assert passes, said
+def test_a_record_is_tested_both_ways(rule: Rule, tmp_path: Path) -> None:
+    """The tests of what is recorded fail where it is always 0, always 1, and missing."""
     for other in ("0 * ({})", "1 + 0 * ({})", "({}) > 1e9"):
-        passes, said = run(tmp_path, rule, lambda content: content.update(expr=other.format(content["expr"])))  # noqa: B023
+        passes, _ = run(tmp_path, rule, lambda content: content.update(expr=other.format(content["expr"])))  # noqa: B023
         assert not passes, f"the tests of {rule.name} pass with {other}"
 
 
@@ -136,8 +139,50 @@ def registered() -> dict[str, MetricWrapperBase]:
     return {metric._name: metric for metric in found if isinstance(metric, MetricWrapperBase)}
 
 
+def test_durations_can_be_divided() -> None:
+    """Rules and routes can be made faster by a factor: every duration is divided, names and edges of buckets are not."""
+    record = {"record": "late:rate5m", "expr": 'rate(x_bucket{le="30.0"}[5m]) > 5 * 60', "for": "1m"}
+    content = {"groups": [{"interval": "1h", "rules": [record]}], "route": {"group_wait": "30s", "repeat_interval": "1d"}}
+    assert rules.faster(content, 10) == {
+        "groups": [
+            {
+                "interval": "360000ms",
+                "rules": [{"record": "late:rate5m", "expr": 'rate(x_bucket{le="30.0"}[30000ms]) > 30', "for": "6000ms"}],
+            }
+        ],
+        "route": {"group_wait": "3000ms", "repeat_interval": "8640000ms"},
+    }
+    assert content["route"]["group_wait"] == "30s", "what was given must not change"
+    for rule in rules.rules():
+        left = rules.faster(rule.content, 15)
+        assert not re.search(r"\[\d+[smhd]\]|\d \* (60|3600)", left["expr"]), f"{rule.name} keeps a duration: {left['expr']}"
+
+
+@pytest.mark.parametrize("severity", ["page", "ticket"])
+def test_alerts_are_routed(severity: str) -> None:
+    """Alertmanager sends pages to the pager, and tickets to where tickets are kept."""
+    config = PROMETHEUS / "alertmanager.example.yml"
+    command = [program("amtool"), "config", "routes", "test", f"--config.file={config}", f"severity={severity}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.split() == [{"page": "pager", "ticket": "tickets"}[severity]], done.stderr
+
+
+def test_inhibitions_name_alerts() -> None:
+    """What inhibits and what is inhibited are alerts that there are, and labels that these have."""
+    known = {rule.name for rule in rules.alerts()}
+    burns = {rule.labels["burn"] for rule in rules.alerts() if "burn" in rule.labels}
+    for inhibition in rules.load(PROMETHEUS / "alertmanager.example.yml")["inhibit_rules"]:
+        for matcher in [*inhibition["source_matchers"], *inhibition["target_matchers"]]:
+            label, _, wanted = re.fullmatch(r'(\w+)(=~?)"([^"]+)"', matcher).groups()  # type: ignore[union-attr]
+            values = {"alertname": known, "burn": burns, "job": {"livedex-index", "livedex-serve"}}[label]
+            assert set(wanted.split("|")) <= values, f"{matcher} names what is not there"
+
+
 def test_configurations_are_taken() -> None:
     """Prometheus and Alertmanager take the examples, and the rules among them."""
     done = promtool("check", "config", "prometheus.example.yml", cwd=PROMETHEUS)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(rules.load(PROMETHEUS / "prometheus.example.yml")["rule_files"]) == len(RULES)
+    command = [program("amtool"), "check-config", str(PROMETHEUS / "alertmanager.example.yml")]
+    taken = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert taken.returncode == 0, taken.stdout + taken.stderr

@@ -107,6 +107,12 @@ def test_every_alert_has_a_runbook() -> None:
         assert "```" in text, f"{rule.name} says no command or query"
 
 
+def test_the_documentation_lists_every_alert() -> None:
+    """docs/alerts.md names every alert, and no other."""
+    text = (PROMETHEUS.parents[1] / "docs" / "alerts.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"`(Livedex\w+)`", text)) == {rule.name for rule in rules.alerts()}
+
+
 def test_thresholds_are_edges_of_buckets() -> None:
     """A bucket that a rule asks for is there: a query for another one is silently empty."""
     found = 0
@@ -142,7 +148,10 @@ def registered() -> dict[str, MetricWrapperBase]:
 def test_durations_can_be_divided() -> None:
     """Rules and routes can be made faster by a factor: every duration is divided, names and edges of buckets are not."""
     record = {"record": "late:rate5m", "expr": 'rate(x_bucket{le="30.0"}[5m]) > 5 * 60', "for": "1m"}
-    content = {"groups": [{"interval": "1h", "rules": [record]}], "route": {"group_wait": "30s", "repeat_interval": "1d"}}
+    content: Content = {
+        "groups": [{"interval": "1h", "rules": [record]}],
+        "route": {"group_wait": "30s", "repeat_interval": "1d"},
+    }
     assert rules.faster(content, 10) == {
         "groups": [
             {

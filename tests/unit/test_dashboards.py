@@ -13,9 +13,10 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models import units
 from grafana_foundation_sdk.models.dashboard import Dashboard
-from prometheus_client import CollectorRegistry
+from livedex.canary import CanaryMetrics
 
 from livedex import observe
+from livedex.observe import IndexMetrics, QueryMetrics
 from livedex_dashboards import objectives
 from livedex_dashboards.boards import boards, write
 from support.grafana.files import (
@@ -151,11 +152,10 @@ def test_all_workers_are_named(name: str) -> None:
 
 def _metrics() -> set[str]:
     """Every name of a series that a worker serves."""
-    found = set()
-    for kind in [made for name, made in vars(observe).items() if name.endswith("Metrics") and name[0] != "_"]:
-        registry: CollectorRegistry = kind().registry
-        found |= {series for family in registry.collect() for series in _series(family)}
-    return found
+    index, query = IndexMetrics(), QueryMetrics()
+    CanaryMetrics(index.registry)
+    families = [family for registry in (index.registry, query.registry) for family in registry.collect()]
+    return {series for family in families for series in _series(family)}
 
 
 def _series(family: Any) -> set[str]:
@@ -199,10 +199,10 @@ def test_dashboards_lead_to_each_other() -> None:
 
 
 def test_events_are_marked_everywhere() -> None:
-    """Switches of generations, deployments and restarts are lines in every graph."""
+    """Switches of generations, deployments and starts are lines in every graph."""
     for dashboard in DASHBOARDS.values():
         names = [event["name"] for event in dashboard["annotations"]["list"]]
-        assert names == ["Annotations & Alerts", "Generation switches", "Deployments", "Restarts"]
+        assert names == ["Annotations & Alerts", "Generation switches", "Deployments", "Starts"]
 
 
 def provisioned(part: str) -> Json:

@@ -30,6 +30,7 @@ class Asked:
     place: str  # dashboard / panel / letter
     expression: str  # with variables
     instant: bool
+    at_value: bool = False  # an event is not where a point is, but at the time that it has as its value, in milliseconds
 
 
 def panel_queries(name: str, dashboard: Json) -> Iterator[Asked]:
@@ -44,7 +45,9 @@ def annotation_queries(name: str, dashboard: Json) -> Iterator[Asked]:
     """What its annotations ask of Prometheus."""
     for annotation in dashboard["annotations"]["list"]:
         if not annotation.get("builtIn"):
-            yield Asked(f"{name} / {annotation['name']}", annotation["target"]["expr"], False)
+            yield Asked(
+                f"{name} / {annotation['name']}", annotation["target"]["expr"], False, annotation.get("useValueForTime", False)
+            )
 
 
 def variables(dashboard: Json) -> dict[str, Json]:

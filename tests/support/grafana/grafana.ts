@@ -40,7 +40,7 @@ type Shown =
   | Kind<'timeseries', series.Options, series.FieldConfig>
   | (Omit<RowPanel, 'panels'> & { panels: never[] });
 
-type Event = AnnotationQuery<PrometheusQuery> & { titleFormat?: string; textFormat?: string };
+type Event = AnnotationQuery<PrometheusQuery> & { titleFormat?: string; textFormat?: string; useValueForTime?: boolean };
 
 export type Checked = Plain<
   Omit<Dashboard, 'panels' | 'annotations' | 'templating'> & {

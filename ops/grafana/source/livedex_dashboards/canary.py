@@ -2,12 +2,12 @@
 
 from livedex_dashboards.frame import Board, Section
 from livedex_dashboards.panels import Limits, PanelBuilder, Query, graph, heat, number
-from livedex_dashboards.queries import both, quantile, rates, ratio
+from livedex_dashboards.queries import age, both, quantile, rates, ratio
 
 RUNS = both("livedex_canary_runs_total")
 FAILED = both("livedex_canary_runs_total", 'outcome="failed"')
 BUCKETS = both("livedex_canary_seconds_bucket")
-OLD = f"time() - max({both('livedex_canary_last_success_timestamp_seconds')})"
+OLD = f"min({age(both('livedex_canary_last_success_timestamp_seconds'))})"
 
 
 def board() -> Board:

@@ -124,30 +124,33 @@ def _events(made: build.Dashboard) -> None:
     switches = f"sum by (collection) (changes({both('livedex_active_generation')}[{WINDOW}])) > 0"
     made.annotation(_mark("Generation switches", "purple", switches, "generation switched", "{{collection}}"))
     known = both("livedex_build_info")
-    versions = f"group by (job, version) ({known}) unless group by (job, version) ({known} offset $__interval)"
-    made.annotation(_mark("Deployments", "blue", versions, "livedex {{version}}", "{{job}}"))
-    starts = f"changes({both('process_start_time_seconds')}[{WINDOW}]) > 0"
-    made.annotation(_mark("Restarts", "yellow", starts, "restarted", "{{job}} {{instance}}"))
+    versions = f"group by (job, version) ({known})"
+    before = f"group by (job, version) (last_over_time({known}[1d] offset $__interval))"  # it may have been away for a while
+    made.annotation(_mark("Deployments", "blue", f"{versions} unless {before}", "livedex {{version}}", "{{job}}"))
+    starts = f"{both('process_start_time_seconds')} * 1000"  # the time itself: however long the worker was away
+    made.annotation(_mark("Starts", "yellow", starts, "started", "{{job}} {{instance}}", at_value=True))
 
 
-def _mark(name: str, colour: str, expression: str, title: str, text: str) -> "_Marked":
+def _mark(name: str, colour: str, expression: str, title: str, text: str, *, at_value: bool = False) -> "_Marked":
     query = Dataquery().datasource(SOURCE).expr(expression).ref_id("Anno").range()
     marked = build.AnnotationQuery().name(name).enable(True).icon_color(colour).datasource(SOURCE).target(query)
-    return _Marked(marked, title=title, text=text)
+    return _Marked(marked, title=title, text=text, at_value=at_value)
 
 
 class _Marked(Builder[dashboard.AnnotationQuery]):
     """An annotation that can be switched off above the panels, with what its events say."""
 
     def __init__(
-        self, inner: build.AnnotationQuery, *, title: str | None = None, text: str | None = None, built_in: int | None = None
-    ) -> None:
-        self._inner, self._title, self._text, self._built_in = inner, title, text, built_in
+        self, inner: build.AnnotationQuery, *, title: str | None = None, text: str | None = None, built_in: int | None = None,
+        at_value: bool = False,
+    ) -> None:  # fmt: skip
+        self._inner, self._title, self._text, self._built_in, self._at_value = inner, title, text, built_in, at_value
 
     def build(self) -> dashboard.AnnotationQuery:
         """As Grafana has it."""
         built = self._inner.build()
         built.title_format, built.text_format, built.built_in = self._title, self._text, self._built_in
+        built.use_value_for_time = True if self._at_value else None  # milliseconds since 1970
         built.placement = None  # type: ignore[assignment]  # as for links
         return built
 

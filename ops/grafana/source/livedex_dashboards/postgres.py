@@ -8,7 +8,7 @@ from livedex_dashboards.queries import both, highest, quantile, rates, total
 
 RECALL = Limits((1 + slo.RECALL) / 2, slo.RECALL, low=True)
 POSTGRES = 'dependency="postgres"'
-STATES = {"0": ("none", "red"), "1": ("building", "blue"), "2": ("ready", "green"), "3": ("invalid", "orange")}
+STATES = {"0": ("none", "yellow"), "1": ("building", "blue"), "2": ("ready", "green"), "3": ("invalid", "red")}
 NAME = "{{collection}}"
 
 
@@ -64,7 +64,7 @@ def _now() -> list[PanelBuilder]:
             "Collections whose searches compare all vectors.",
             "none",
             f"count({_of('livedex_index_ready')} == 0) or 0 * count({_of('livedex_index_ready')})",
-            limits=Limits(1, 1),
+            limits=Limits(1, 10),
         ),
     ]
 

@@ -62,6 +62,12 @@ def within(histogram: str, edge: str, window: str, *by: str) -> str:
     return f"{good} / {total(f'increase({name}_count{{{labels}[{window}])', *by)}"
 
 
+def age(moment: str) -> str:
+    """Seconds since a moment that a gauge of a worker tells; since its start while there was none yet."""
+    started = f"process_start_time_seconds{{{JOB}}}"
+    return f"time() - ({moment} > 0 or {started} and {moment})"
+
+
 def ratio(part: str, whole: str) -> str:
     """A share of a whole; 0 when the whole has none of the part, nothing when there is no whole."""
     return f"({part} or 0 * {whole}) / {whole}"

@@ -4,7 +4,7 @@ from livedex_dashboards import objectives as slo
 from livedex_dashboards.frame import COLLECTION, TOPIC, Board, Section
 from livedex_dashboards.panels import NONE, Limits, PanelBuilder, Query, graph, heat, number
 from livedex_dashboards.queries import COLLECTION as IN_COLLECTION
-from livedex_dashboards.queries import RANGE, both, highest, quantile, rates, ratio, total, within
+from livedex_dashboards.queries import RANGE, age, both, highest, quantile, rates, ratio, total, within
 from livedex_dashboards.queries import TOPIC as OF_TOPIC
 
 FRESHNESS = both("livedex_freshness_seconds", IN_COLLECTION)
@@ -68,7 +68,7 @@ def _now() -> list[PanelBuilder]:
     stale = highest(both("livedex_staleness_seconds", OF_TOPIC))
     letters = total(highest(both("livedex_dead_letters_open"), "reason"))
     down = f"count({both('livedex_dependency_up')} == 0) or 0 * count({both('livedex_dependency_up')})"
-    old = f"time() - max({both('livedex_canary_last_success_timestamp_seconds')})"
+    old = f"min({age(both('livedex_canary_last_success_timestamp_seconds'))})"
     return [
         number(
             "Alerts",

@@ -1,7 +1,7 @@
 """Builds the image as far as that goes without an engine: the steps of the Dockerfile, in a copy of this machine's root.
 
-Each stage is an overlay over `/` in a mount namespace of its own, so steps write to the paths that the Dockerfile names and leave
-nothing behind. It needs root. What differs from the image is its base: this machine's system, with its Python.
+Each stage is an overlay over `/` in a mount namespace of its own, so steps write to the paths that the Dockerfile names and
+leave nothing behind. It needs root. What differs from the image is its base: this machine's system, with its Python.
 """
 
 import fnmatch
@@ -115,6 +115,7 @@ class Image:
             self._upper(self.directory).mkdir(parents=True, exist_ok=True)
         elif name == "USER":
             (self.user,) = arguments
+            self.environment["HOME"] = "/var/cache/livedex"  # as an engine takes it from /etc/passwd
         elif name == "COPY":
             self._copy(*arguments)
         elif name == "RUN":
@@ -130,7 +131,7 @@ class Image:
 
     def _upper(self, path: str) -> Path:
         """Where the copy keeps what a path of the image has."""
-        return self._stage / "upper" / os.path.join(self.directory, path).lstrip("/")
+        return self._stage / "upper" / str(Path(self.directory) / path).lstrip("/")
 
     def _copy(self, origin: str, _owner: str, *paths: str) -> None:
         *sources, target = paths

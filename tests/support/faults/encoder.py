@@ -25,11 +25,14 @@ _TICK = 0.05  # seconds between two looks at whether a slow encoding is to be st
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behaviour:
-    """How texts are embedded. With `mark`, only calls with a text that has the mark are affected, except by `seconds`."""
+    """How texts are embedded. With `mark`, only calls with a text that has the mark are affected, except by `seconds` and
+    `each`.
+    """
 
     fails: str = ""  # raise, nan, zero, dimension, unavailable, memory
     mark: str = ""
     seconds: float = 0.0  # that each call takes
+    each: float = 0.0  # seconds that each text takes beside that
     revision: str = "1"  # read when the encoder is opened
     salt: str = ""  # another one makes other vectors
 
@@ -79,7 +82,7 @@ class ControlledEncoder(HashEncoder):
     def encode_documents(self, texts: Sequence[str], *, stopped: Callable[[], bool] = lambda: False) -> Vectors:
         """See Encoder."""
         told = self._told()
-        self._take_time(told.seconds, stopped)
+        self._take_time(told.seconds + told.each * len(texts), stopped)
         affected = told.fails if not told.mark or any(told.mark in text for text in texts) else ""
         if affected == "raise":
             raise RuntimeError("the input has a token that the model does not know")

@@ -1,0 +1,115 @@
+{{- define "livedex.name" -}}
+{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}{{ else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 50 | trimSuffix "-" }}{{ end -}}
+{{- end }}
+
+{{- define "livedex.selector" -}}
+app.kubernetes.io/name: {{ .root.Chart.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{- define "livedex.labels" -}}
+{{ include "livedex.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: livedex
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "livedex.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
+{{- define "livedex.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "livedex.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* of a container whose database URL is that of `who` */}}
+{{- define "livedex.env" -}}
+- name: LIVEDEX_CONFIG
+  value: /etc/livedex/livedex.toml
+- name: LIVEDEX_DATABASE_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ (index .root.Values.database .who).secret | required (printf "database.%s.secret names the secret with the database URL" .who) }}
+      key: {{ (index .root.Values.database .who).key }}
+- name: LIVEDEX_LOG_FORMAT
+  value: json
+{{- with .root.Values.env }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "livedex.mounts" -}}
+- {name: config, mountPath: /etc/livedex/livedex.toml, subPath: livedex.toml, readOnly: true}
+- {name: cache, mountPath: /var/cache/livedex}
+- {name: tmp, mountPath: /tmp}
+{{- range .Values.secretFiles }}
+- {name: {{ .name }}, mountPath: /etc/livedex/{{ .name }}, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "livedex.volumes" -}}
+- name: config
+  configMap:
+    name: {{ .config }}
+- name: cache
+  emptyDir: {sizeLimit: 4Gi}
+- name: tmp
+  emptyDir: {sizeLimit: 1Gi}
+{{- range .root.Values.secretFiles }}
+- name: {{ .name }}
+  secret:
+    secretName: {{ .secret }}
+    defaultMode: 0440
+{{- end }}
+{{- end }}
+
+{{- define "livedex.scheduling" -}}
+{{- with .values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels: {{- include "livedex.selector" . | nindent 8 }}
+{{- end }}
+
+{{/* alive is asked by startup and liveness, so that a worker that waits for Postgres is not restarted; ready takes it out of service */}}
+{{- define "livedex.probes" -}}
+startupProbe:
+  httpGet: {path: /healthz, port: http}
+  periodSeconds: 2
+  failureThreshold: 90
+livenessProbe:
+  httpGet: {path: /healthz, port: http}
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 6
+readinessProbe:
+  httpGet: {path: /readyz, port: http}
+  periodSeconds: 5
+  timeoutSeconds: 3
+  failureThreshold: 2
+{{- end }}

@@ -1,0 +1,214 @@
+"""ops/helm/livedex: rendered by Helm, each object checked with the schemas of Kubernetes, KEDA and the Prometheus operator."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from livedex.config import load
+from livedex.lifecycle import GRACE
+from support.deploy import schemas, tools
+
+pytestmark = pytest.mark.accept
+
+CHART = Path(__file__).parents[2] / "ops" / "helm" / "livedex"
+EVERYTHING = (
+    "keda.enabled=true", "keda.eventsPerWorker=50", "keda.authenticationRef=prometheus", "monitoring.enabled=true",
+    "monitoring.labels.release=kube-prometheus", "secretFiles[0].name=kafka-tls", "secretFiles[0].secret=kafka-tls",
+    "imagePullSecrets[0].name=registry", "index.priorityClassName=high", "serve.nodeSelector.disk=ssd",
+    "env[0].name=LIVEDEX_EMBEDDER_URL", "env[0].value=http://tei:8080",
+    "networkPolicy.searchFrom[0].podSelector.matchLabels.app=web",
+)  # fmt: skip
+VARIANTS = {
+    "defaults": (),
+    "everything": EVERYTHING,
+    "bare": ("migrate.enabled=false", "networkPolicy.enabled=false", "keda.enabled=false"),
+    "egress is open": ("networkPolicy.to=null",),
+}
+Manifest = dict[str, Any]
+
+
+def rendered(*values: str, code: int = 0) -> str:
+    """What Helm makes of the chart with these values."""
+    sets = [part for value in values for part in ("--set", value)]
+    arguments = ("template", "docs", str(CHART), "--namespace", "search", "--kube-version", schemas.VERSION, *sets)
+    return tools.run("helm", *arguments, code=code)
+
+
+def manifests(*values: str) -> list[Manifest]:
+    """The objects of it."""
+    return [found for found in yaml.safe_load_all(rendered(*values)) if found]
+
+
+def one(found: Sequence[Manifest], kind: str, ends: str = "") -> Manifest:
+    """The object of a kind whose name ends so."""
+    (chosen,) = [m for m in found if m["kind"] == kind and m["metadata"]["name"].endswith(ends)]
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def location(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where kubeconform finds the schemas."""
+    return schemas.write(tmp_path_factory.mktemp("schemas"))
+
+
+def check(location: str, text: str, *, code: int = 0) -> list[dict[str, str]]:
+    """What kubeconform says of each object."""
+    done = tools.run("kubeconform", "-strict", "-output=json", "-verbose", "-schema-location", location, stdin=text, code=code)
+    found: list[dict[str, str]] = json.loads(done)["resources"]
+    return found
+
+
+def test_helm_lints_it() -> None:
+    """`helm lint --strict` finds nothing wrong, with all that can be switched on."""
+    sets = [part for value in EVERYTHING for part in ("--set", value)]
+    tools.run("helm", "lint", "--strict", str(CHART), "--kube-version", schemas.VERSION, *sets)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_object_is_valid(location: str, variant: str) -> None:
+    """Each object has a schema, keeps to it, and names no field that the API does not know."""
+    found = check(location, rendered(*VARIANTS[variant]))
+    assert {resource["status"] for resource in found} == {"statusValid"}
+    assert len(found) >= (7 if variant == "bare" else 12)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("terminationGracePeriodSeconds: 30", "terminationGracePeriod: 30"),
+        ("minReplicaCount: 1", "minReplicaCount: one"),
+        ("interval: 15s", "interval: soon"),
+        ("maxUnavailable: 1\n", "maxUnavailable: 1\n  maxAvailable: 1\n"),
+    ],
+)
+def test_a_mistake_is_found(location: str, right: str, wrong: str) -> None:
+    """The schemas refuse a misspelt field and a value of another type, of Kubernetes and of both operators."""
+    text = rendered(*EVERYTHING)
+    assert right in text
+    found = check(location, text.replace(right, wrong), code=1)
+    assert "statusInvalid" in {resource["status"] for resource in found}
+
+
+def containers(found: Sequence[Manifest]) -> Iterator[tuple[Manifest, Manifest]]:
+    """Each container of each pod, with the pod's spec."""
+    for manifest in found:
+        if manifest["kind"] in ("Deployment", "Job"):
+            pod = manifest["spec"]["template"]["spec"]
+            for container in (*pod.get("initContainers", ()), *pod["containers"]):
+                yield pod, container
+
+
+def test_no_container_may_more_than_it_needs() -> None:
+    """Every pod meets the restricted Pod Security Standard, writes to emptyDirs only, and has no token of the API."""
+    found = list(containers(manifests(*EVERYTHING)))
+    assert len(found) == 4
+    for pod, container in found:
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        own = container["securityContext"]
+        assert (own["allowPrivilegeEscalation"], own["readOnlyRootFilesystem"]) == (False, True)
+        assert own["capabilities"] == {"drop": ["ALL"]}
+        assert container["resources"]["requests"]["cpu"]
+        assert container["resources"]["limits"]["memory"]
+        written = {mount["name"] for mount in container["volumeMounts"] if not mount.get("readOnly")}
+        assert written == {volume["name"] for volume in pod["volumes"] if "emptyDir" in volume}
+
+
+def test_secrets_are_named_and_not_contained() -> None:
+    """The chart makes no Secret; each database URL comes from a key of its own, and no value may hold one."""
+    found = manifests(*EVERYTHING)
+    assert not [m for m in found if m["kind"] == "Secret"]
+    keys = {}
+    for _, container in containers(found):
+        (url,) = [variable for variable in container["env"] if variable["name"] == "LIVEDEX_DATABASE_URL"]
+        keys[container["name"]] = url["valueFrom"]["secretKeyRef"]["key"]
+    assert keys == {"migrate": "migrate", "apply": "migrate", "index": "index", "serve": "serve"}
+
+
+@pytest.mark.parametrize("component", ["index", "serve"])
+def test_a_worker_is_given_time(component: str) -> None:
+    """Kubernetes kills no sooner than a worker has ended by itself, the drain included; starting a model may take minutes, and
+    liveness asks whether it is alive, not whether Postgres is.
+    """
+    pod = one(manifests(), "Deployment", component)["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    drain = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+    assert pod["terminationGracePeriodSeconds"] > max(10, GRACE) + drain
+    startup = container["startupProbe"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= 120
+    paths = {probe: container[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "liveness", "readiness")}
+    assert paths == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}
+
+
+@pytest.mark.parametrize("component", ["index", "serve"])
+def test_evictions_take_one_at_a_time(component: str) -> None:
+    """The budget selects the pods of its Deployment, and lets a single replica be moved."""
+    found = manifests()
+    budget, deployment = one(found, "PodDisruptionBudget", component), one(found, "Deployment", component)
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert budget["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert budget["spec"]["maxUnavailable"] == 1
+    assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+
+
+def test_the_hook_needs_nothing_of_the_release() -> None:
+    """What the migration's Job refers to is a hook before it, or exists already."""
+    found = manifests(*EVERYTHING)
+    job, config = one(found, "Job"), one(found, "ConfigMap", "migrate")
+    weight = "helm.sh/hook-weight"
+    assert int(config["metadata"]["annotations"][weight]) < int(job["metadata"]["annotations"][weight])
+    for manifest in (job, config):
+        assert manifest["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+    pod = job["spec"]["template"]["spec"]
+    assert "serviceAccountName" not in pod
+    assert {v["configMap"]["name"] for v in pod["volumes"] if "configMap" in v} == {config["metadata"]["name"]}
+
+
+def test_keda_scales_the_index_workers_up_to_their_partitions() -> None:
+    """The scaled object and the Deployment, which then says no replicas itself, are one; Prometheus is asked for our metrics."""
+    found = manifests(*EVERYTHING, "index.partitions=12")
+    scaled, deployment = one(found, "ScaledObject")["spec"], one(found, "Deployment", "index")
+    assert scaled["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    assert "replicas" not in deployment["spec"]
+    assert scaled["maxReplicaCount"] == 12
+    queries = {trigger["name"]: trigger["metadata"]["query"] for trigger in scaled["triggers"]}
+    assert queries == {
+        "staleness": 'max(livedex_staleness_seconds{namespace="search", job="livedex-index"})',
+        "events": 'sum(rate(livedex_events_total{namespace="search", job="livedex-index"}[5m]))',
+    }
+
+
+def test_the_settings_are_livedexs_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file of the config map is read by livedex, and each variable of a container is one of its settings."""
+    found = manifests()
+    path = tmp_path / "livedex.toml"
+    path.write_text(one(found, "ConfigMap", "livedex")["data"]["livedex.toml"])
+    (tmp_path / "tokens.toml").touch()
+    for _, container in containers(found):
+        for variable in container["env"]:
+            monkeypatch.setenv(variable["name"], variable.get("value", "postgresql://elsewhere/docs"))
+    settings = load(path)
+    assert (settings.http_port, settings.metrics_port, settings.http_host) == (8080, 9108, "0.0.0.0")
+    assert settings.kafka.bootstrap_servers == "kafka:9092"
+
+
+def test_the_rules_are_those_of_the_project() -> None:
+    """Each file of rules in ops/prometheus becomes a PrometheusRule with its groups, and monitors name the jobs as they do."""
+    found = manifests(*EVERYTHING)
+    files = sorted((CHART.parents[1] / "prometheus").glob("livedex.*.yml"))
+    assert files
+    groups = [group for path in files for group in yaml.safe_load(path.read_text())["groups"]]
+    made = [m for m in found if m["kind"] == "PrometheusRule"]
+    assert [group for rule in made for group in rule["spec"]["groups"]] == groups
+    jobs = [m["spec"]["podMetricsEndpoints"][0]["relabelings"][0]["replacement"] for m in found if m["kind"] == "PodMonitor"]
+    assert jobs == ["livedex-index", "livedex-serve"]
+
+
+def test_a_missing_secret_is_said() -> None:
+    """Without the name of the secret with the tokens nothing is rendered."""
+    assert rendered("apiTokens.secret=", code=1) == ""

@@ -170,7 +170,7 @@ def test_the_hook_needs_nothing_of_the_release() -> None:
 
 
 def test_keda_scales_the_index_workers_up_to_their_partitions() -> None:
-    """The scaled object and the Deployment, which then says no replicas itself, are one; Prometheus is asked for our metrics."""
+    """The scaled object leads to the Deployment, which then says no replicas itself, and asks Prometheus for our metrics."""
     found = manifests(*EVERYTHING, "index.partitions=12")
     scaled, deployment = one(found, "ScaledObject")["spec"], one(found, "Deployment", "index")
     assert scaled["scaleTargetRef"]["name"] == deployment["metadata"]["name"]

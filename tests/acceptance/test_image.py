@@ -48,6 +48,7 @@ def test_the_steps_make_a_livedex(made: Image) -> None:
 
 def test_nothing_builds_in_it(made: Image) -> None:
     """There is no pip in the environment, and no uv."""
+    made.run("python", "-c", "import numpy")
     made.run("python", "-c", "import pip", code=1)
     assert made.run("sh", "-c", "ls /opt/livedex/bin | grep -E '^(pip|uv)[0-9.]*$' || true") == ""
 

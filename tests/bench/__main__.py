@@ -32,8 +32,10 @@ from bench import (
     part_rows,
     part_scale,
     part_search,
+    part_sizes,
     part_stream,
     part_trace,
+    part_workers,
     report,
 )  # fmt: skip
 from bench.events import load
@@ -61,6 +63,8 @@ PARTS: Mapping[str, Callable[[Scene], Iterator[Figure]]] = {
         part_rerank,
         part_replay,
         part_trace,
+        part_workers,
+        part_sizes,
     )
 }
 

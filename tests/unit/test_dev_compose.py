@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from livedex.config import PREFIX, Settings
 from livedex.dev import jars, kafka, postgres
 
 OWN = {
@@ -46,7 +47,45 @@ def test_database_settings_agree(services: dict[str, Any]) -> None:
 
 
 def test_nothing_is_reachable_from_elsewhere(services: dict[str, Any]) -> None:
-    """Ports are published on loopback only, and both services say when they are healthy."""
-    for service in services.values():
-        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
-        assert service["healthcheck"]["test"]
+    """Ports are published on loopback only, and what shares this machine's network listens there only."""
+    for name, service in services.items():
+        assert ("ports" in service) != (service.get("network_mode") == "host"), name
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ())), name
+    for name in ("migrate", "apply", "index", "serve"):
+        assert services[name]["environment"]["LIVEDEX_HTTP_HOST"] == "127.0.0.1"
+    assert "--web.listen-address=127.0.0.1:9090" in services["prometheus"]["command"]
+    assert {"--web.listen-address=127.0.0.1:9093", "--cluster.listen-address="} < set(services["alertmanager"]["command"])
+    assert services["grafana"]["environment"]["GF_SERVER_HTTP_ADDR"] == "127.0.0.1"
+
+
+def test_services_say_when_they_are_healthy(services: dict[str, Any]) -> None:
+    """Each has a check; that of the workers is in their image."""
+    checked = {name for name, service in services.items() if service.get("healthcheck", {}).get("test")}
+    assert checked == services.keys() - {"migrate", "apply", "index", "serve"}
+
+
+def test_without_a_profile_it_is_the_stack_alone(services: dict[str, Any]) -> None:
+    """`docker compose up` starts Kafka and Postgres; the workers and the monitoring are asked for."""
+    profiles = {name: service.get("profiles", []) for name, service in services.items()}
+    assert [name for name, chosen in profiles.items() if not chosen] == ["kafka", "postgres"]
+    assert {name for name, chosen in profiles.items() if chosen == ["monitoring"]} == {"prometheus", "alertmanager", "grafana"}
+
+
+def test_the_workers_find_the_stack(services: dict[str, Any]) -> None:
+    """Their addresses are the published ones, and their settings are livedex's."""
+    told = services["index"]["environment"]
+    published = {service: services[service]["ports"][0].rpartition(":")[0] for service in ("kafka", "postgres")}
+    assert told["LIVEDEX_KAFKA_BOOTSTRAP_SERVERS"] == published["kafka"]
+    assert f"@{published['postgres']}/" in told["LIVEDEX_DATABASE_URL"]
+    names = {name.removeprefix(PREFIX).lower() for name in told} - {"kafka_bootstrap_servers"}
+    assert names <= set(Settings.model_fields)
+
+
+def test_what_is_mounted_is_there(services: dict[str, Any]) -> None:
+    """Each folder of this repository that a container sees exists, and it cannot change it."""
+    seen = [volume for service in services.values() for volume in service.get("volumes", ()) if volume.startswith("./")]
+    assert len(seen) == 4
+    for volume in seen:
+        source, _, options = volume.split(":")
+        assert (COMPOSE.parent / source).is_dir(), source
+        assert options == "ro"

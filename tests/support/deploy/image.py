@@ -102,7 +102,8 @@ class Image:
         self.environment = {"PATH": f"{BASE}/bin:{path}", "HOME": "/root"}
         self.environment |= {name: os.environ[name] for name in INHERITED if name in os.environ}
         self.user, self.directory = "0:0", "/"
-        self._chroot(["python3", "-m", "venv", BASE])
+        # the Python of this machine may be in root's home, where an image has none
+        self._chroot(["sh", "-c", f"chmod o+x /root && python3 -m venv {BASE}"])
 
     def _step(self, name: str, arguments: list[str], text: str) -> None:
         pairs = dict(zip(arguments[::2], arguments[1::2], strict=False))

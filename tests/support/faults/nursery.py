@@ -86,7 +86,7 @@ class Nursery:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
         self._process.stdin.flush()
-        return self._born.get(timeout=60)
+        return self._born.get(timeout=300)  # the first one waits for the imports, which take a minute on a busy machine
 
     def _listen(self) -> None:
         assert self._process.stdout is not None

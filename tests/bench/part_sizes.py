@@ -21,7 +21,7 @@ def measure(scene: Scene) -> Iterator[Figure]:
     """Fill a collection, and ask Postgres."""
     corpus = load(scene.share)
     chunks = len(corpus.chunks)
-    characters = sum(map(len, corpus.chunks)) / chunks
+    made_of = f"{chunks:,} chunks of {sum(map(len, corpus.chunks)) / chunks:.0f} characters"
     with scene.database() as workers, connection_to(workers.database_url) as connection:
         generation = create_collection(connection, "sizes", model="hash-384")
         fill(connection, generation, corpus.texts, vectors(1)(chunks))
@@ -33,7 +33,7 @@ def measure(scene: Scene) -> Iterator[Figure]:
     for name, (whole, rows) in found.items():
         yield Figure(
             part=PART, name=f"{name}, for each chunk", value=whole / chunks, unit="bytes",
-            detail=f"rows {rows / chunks:.0f}, indexes {(whole - rows) / chunks:.0f}; {chunks:,} chunks of {characters:.0f} letters",
+            detail=f"rows {rows / chunks:.0f}, indexes {(whole - rows) / chunks:.0f}; {made_of}",
         )  # fmt: skip
     yield Figure(
         part=PART, name="the vector index, for each chunk", value=graph / chunks, unit="bytes", detail="of the last line"

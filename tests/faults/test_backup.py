@@ -56,7 +56,7 @@ def move(arena: Arena, url: str) -> None:
 
 
 def backed_up(arena: Arena, dump: Path) -> tuple[Ends, Ends]:
-    """Let a worker work, dump the database meanwhile, and lose both some time later; progress before the dump, and at the end."""
+    """Let a worker work, dump the database meanwhile, and lose both later; progress before the dump, and at the end."""
     load = arena.load(4_000, rate=80)
     worker = arena.worker()
     arena.wait_for(lambda: arena.applied() > 300, timeout=PATIENCE, what="the work to be under way")

@@ -61,8 +61,14 @@ capabilities: {drop: [ALL]}
 
 {{- define "livedex.volumes" -}}
 - name: config
+  {{- if .root.Values.configSecret }}
+  secret:
+    secretName: {{ .root.Values.configSecret }}
+    defaultMode: 0440
+  {{- else }}
   configMap:
     name: {{ .config }}
+  {{- end }}
 - name: cache
   emptyDir: {sizeLimit: 4Gi}
 - name: tmp

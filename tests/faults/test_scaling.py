@@ -14,9 +14,9 @@ from support.faults.encoder import Behaviour
 from support.faults.script import Mix
 
 PARTITIONS = 4
-EACH = 0.05  # seconds that a text takes to embed, on no core: one worker makes 20 vectors a second
-BUSY, QUIET = 48, 5  # events a second: more than one worker can, and much less
-STALENESS = 2.0  # seconds for each replica
+EACH = 0.1  # seconds that a text takes to embed, on no core: one worker makes ten vectors a second
+BUSY, QUIET = 24, 3  # events a second: twice what one worker can, and much less; hardly work for this machine
+STALENESS = 4.0  # seconds for each replica
 # As in the chart, where everything takes fifteen times as long or more.
 UP = Rules(window=2, pods=2, period=4)
 DOWN = Rules(window=10, pods=1, period=4)

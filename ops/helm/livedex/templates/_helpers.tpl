@@ -1,5 +1,7 @@
 {{- define "livedex.name" -}}
-{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}{{ else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 50 | trimSuffix "-" }}{{ end -}}
+{{- $name := .Release.Name -}}
+{{- if not (contains .Chart.Name $name) }}{{ $name = printf "%s-%s" $name .Chart.Name }}{{ end -}}
+{{- $name | trunc 50 | trimSuffix "-" -}}
 {{- end }}
 
 {{- define "livedex.selector" -}}
@@ -41,8 +43,9 @@ capabilities: {drop: [ALL]}
 - name: LIVEDEX_DATABASE_URL
   valueFrom:
     secretKeyRef:
-      name: {{ (index .root.Values.database .who).secret | required (printf "database.%s.secret names the secret with the database URL" .who) }}
-      key: {{ (index .root.Values.database .who).key }}
+      {{- $from := index .root.Values.database .who }}
+      name: {{ $from.secret | required (printf "database.%s.secret names the secret with the database URL" .who) }}
+      key: {{ $from.key }}
 - name: LIVEDEX_LOG_FORMAT
   value: json
 {{- with .root.Values.env }}
@@ -102,7 +105,7 @@ topologySpreadConstraints:
       matchLabels: {{- include "livedex.selector" . | nindent 8 }}
 {{- end }}
 
-{{/* alive is asked by startup and liveness, so that a worker that waits for Postgres is not restarted; ready takes it out of service */}}
+{{/* startup and liveness ask whether it is alive: a worker that waits for Postgres is not restarted, only not ready */}}
 {{- define "livedex.probes" -}}
 startupProbe:
   httpGet: {path: /healthz, port: http}

@@ -65,6 +65,6 @@ def module(path: str, version: str) -> Path:
 
 
 def _run(command: Sequence[str], *, code: int = 0, **options: Any) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    done: subprocess.CompletedProcess[str] = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     assert done.returncode == code, f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
     return done.stdout

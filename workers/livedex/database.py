@@ -20,6 +20,7 @@ from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from livedex import resources
+from livedex.database_security import refusal
 from livedex.errors import ConfigError, UnavailableError
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -133,22 +134,10 @@ def _settings_blamed() -> Iterator[None]:
     try:
         yield
     except psycopg.OperationalError as error:
-        found = next((line for line in str(error).splitlines() if _WRONG_SETTINGS.search(line)), None)
-        if found is None:
+        remedy = refusal(str(error))
+        if remedy is None:
             raise
-        raise ConfigError(
-            f"postgres refuses the connection: {found.strip()}: check host, port, database, user and password in "
-            "LIVEDEX_DATABASE_URL, or in libpq's PG* variables"
-        ) from error
-
-
-# libpq keeps the SQLSTATE of a failed connect to itself, so its class 28 and 3D000 can be told by their texts only. A server
-# that writes in another language is waited for, as one that is down.
-_WRONG_SETTINGS = re.compile(
-    r"authentication failed for user|no pg_hba\.conf entry for|pg_hba\.conf rejects|no password supplied"
-    r"|(role|database) \".*\" does not exist|role \".*\" is not permitted to log in"
-    r"|connection is bad: invalid |no such (database|user)"  # libpq of its own options; PgBouncer
-)
+        raise ConfigError(f"postgres refuses the connection: {remedy}") from error
 
 
 def open_pool(

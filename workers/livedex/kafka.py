@@ -1,5 +1,6 @@
 """The way to Kafka: clients with the settings that were measured to be right, and the translation of their errors."""
 
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from kafka.errors import KafkaError, RetriableError, UnknownTopicOrPartitionErro
 from livedex.config import KafkaSettings
 from livedex.core.continuity import Topic
 from livedex.errors import ConfigError, UnavailableError
+from livedex.kafka_link import Link
+from livedex.kafka_security import SECRET_FILES, complete, no_answer, refusal
 
 # With another value of these, records could be skipped or read wrongly in silence.
 PROTECTED = frozenset({"auto_offset_reset", "enable_auto_commit", "isolation_level", "key_deserializer", "value_deserializer",
@@ -25,22 +28,39 @@ MAX_REQUEST_BYTES = 32 * 2**20  # 10 MiB of text can take three times that in JS
 
 
 def open_client(kind: type[C], settings: KafkaSettings, client_id: str, **options: Any) -> C:
-    """A client of this kind. Of the operator's own options it takes those that it knows, and they win."""
+    """A client of this kind. Of the operator's own options it takes those that it knows, and they win.
+
+    ConfigError when the settings are wrong: by themselves, or by what the brokers answer to them.
+    """
     clients = (KafkaConsumer, KafkaProducer, KafkaAdminClient)
-    unknown = [name for name in settings.client if not any(name in client.DEFAULT_CONFIG for client in clients)]
+    known = {*SECRET_FILES, *(name for client in clients for name in client.DEFAULT_CONFIG)}
+    unknown = [name for name in settings.client if name not in known]
     if unknown:
         raise ConfigError(
             f"the setting kafka.client names {', '.join(unknown)}, which kafka-python does not have: see its manual"
         )
-    own = {name: value for name, value in settings.client.items() if name in kind.DEFAULT_CONFIG}
+    given = complete(settings.client)
+    own = {name: value for name, value in given.items() if name in kind.DEFAULT_CONFIG}
     refused = sorted(PROTECTED & own.keys())
     if refused:
         raise ConfigError(f"the setting kafka.client sets {', '.join(refused)}, on which exactness depends: remove it")
+    link = Link(lambda failure: refusal([failure], given) is not None)
     try:
-        with translated():
-            return kind(**{**_common(settings, client_id), **options, **own})
+        client = kind(**{**_common(settings, client_id), **options, **own, "kafka_client": link.make})
     except (TypeError, ValueError, AssertionError) as error:  # how the clients refuse their options
+        link.close()
         raise ConfigError(f"the kafka client refuses its settings: {error}") from error
+    except (KafkaError, OSError) as error:
+        link.close()
+        why = refusal([*link.failures, error], given)
+        if why is not None:
+            raise ConfigError(why) from error
+        if isinstance(error, RetriableError | OSError):
+            why = no_answer([error, *link.failures], given)
+            raise UnavailableError("kafka", f"kafka at {settings.bootstrap_servers} does not answer: {why}") from error
+        raise
+    link.opened()
+    return client
 
 
 def _common(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
@@ -64,9 +84,22 @@ def translated() -> Iterator[None]:
         raise UnavailableError("kafka", f"kafka does not answer: {error}") from error
 
 
+@contextmanager
+def waited_for() -> Iterator[None]:
+    """Of a running worker, whose settings were right: what a broker refuses now, a certificate that ended or a password that
+    was changed, may pass -> UnavailableError.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        raise UnavailableError("kafka", str(error)) from error
+
+
 def describe(error: KafkaError) -> str:
     """The error in one line, with its class where the text says little."""
-    return f"{type(error).__name__}: {error}".rstrip(": ")
+    name = type(error).__name__
+    says = re.sub(rf"^(\[Error -?\d+\] )?({name}(: |$))*", "", str(error))  # the client repeats the class
+    return f"{name}: {says}".rstrip(": ")
 
 
 def open_admin(settings: KafkaSettings, client_id: str = "livedex-admin") -> KafkaAdminClient:

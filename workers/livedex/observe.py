@@ -71,8 +71,9 @@ def configure_logging(form: Literal["console", "json"]) -> None:
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("livedex").setLevel(logging.INFO)
-    # both repeat what the dependency gauge and its one log line say, several times a second
-    logging.getLogger("kafka").setLevel(logging.ERROR)
+    # both repeat what the dependency gauge and its one log line say, several times a second; the first with tracebacks, and
+    # at its debug level with passwords
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     # it prints the message of an error that was answered and logged already, and that may quote a document
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL + 1)

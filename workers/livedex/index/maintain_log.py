@@ -8,7 +8,7 @@ from kafka.errors import KafkaError
 
 from livedex.config import KafkaSettings
 from livedex.errors import UnavailableError
-from livedex.kafka import open_admin, topics_of, translated
+from livedex.kafka import open_admin, topics_of, translated, waited_for
 
 PATIENCE_MS = 2_000
 
@@ -27,7 +27,7 @@ class LogLook:
         worker's other threads say so.
         """
         try:
-            with translated():
+            with waited_for(), translated():
                 return self._ends(topics)
         except (KafkaError, UnavailableError):
             self.close()

@@ -11,7 +11,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import OffsetOutOfRangeError
 
 from livedex.config import KafkaSettings
-from livedex.kafka import open_client
+from livedex.kafka import open_client, waited_for
 
 _PATIENCE = 2.0  # seconds for one answer
 _OPTIONS = {"group_id": None, "enable_auto_commit": False, "auto_offset_reset": "none", "isolation_level": "read_committed",
@@ -74,7 +74,8 @@ class Reach:
         return None
 
     def _open(self) -> KafkaConsumer:
-        consumer = open_client(KafkaConsumer, self._settings, "livedex-reach", **_OPTIONS)
+        with waited_for():
+            consumer = open_client(KafkaConsumer, self._settings, "livedex-reach", **_OPTIONS)
         consumer._fetcher._parse_fetched_data = self._answers.append  # noqa: SLF001 - it keeps the bytes, and parses nothing
         return consumer
 

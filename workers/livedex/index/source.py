@@ -25,7 +25,7 @@ from livedex.index import mending
 from livedex.index.inspection import Inspection
 from livedex.index.reach import Reach
 from livedex.index.unreadable import UnreadableError, WithheldError, unreadable
-from livedex.kafka import open_admin, open_client, topic_of, translated
+from livedex.kafka import open_admin, open_client, topic_of, translated, waited_for
 
 # A position that no log has. A partition that is read without its stored position makes poll() raise
 # OffsetOutOfRangeError, instead of silently reading the wrong records.
@@ -136,7 +136,7 @@ class KafkaSource(ConsumerRebalanceListener):
 
     def topic(self, name: str) -> Topic | None:
         """The topic as it is now; None when there is none."""
-        with translated():
+        with waited_for(), translated():
             self._admin = self._admin or open_admin(self._settings, "livedex-claims")
             return topic_of(self._admin, name)
 

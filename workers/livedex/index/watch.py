@@ -19,7 +19,7 @@ from livedex.core.continuity import broken_topic
 from livedex.errors import ConfigError, UnavailableError
 from livedex.index.partition import Partition
 from livedex.index.store import Store
-from livedex.kafka import describe, open_admin, retention_of, tell_topics
+from livedex.kafka import describe, open_admin, retention_of, tell_topics, waited_for
 from livedex.lifecycle import Health, Stop
 from livedex.observe import IndexMetrics, logger
 
@@ -134,7 +134,8 @@ class Watch:
 
     def _look_at_kafka(self) -> None:
         try:
-            self._look_at_log()
+            with waited_for():
+                self._look_at_log()
         except UnavailableError:
             for own in list(self.partitions.values()):
                 own.progress.lost_sight(self._kafka_answered)

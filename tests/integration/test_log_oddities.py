@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import pytest
 from kafka import KafkaProducer
 
+from livedex.index import unpacking
+from livedex.index.app import IndexApp
 from support.kafka import Log
 from support.waiting import until
 from support.workers import Workers
@@ -70,3 +72,28 @@ def test_a_batch_that_cannot_be_taken_apart_is_one_dead_letter(workers: Workers,
     assert b'"id": "bad"' in letters[0][3] or b"bad" in letters[0][3]
     assert f"offsets {bad.offset} to {bad.offset}" in letters[0][4]
     assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("codec", ["gzip", "lz4", "zstd", "snappy"])
+def test_a_batch_that_would_unpack_to_too_much_is_a_dead_letter(
+    workers: Workers, log: Log, monkeypatch: pytest.MonkeyPatch, codec: str
+) -> None:
+    """A few kilobytes in the log that would be gigabytes in memory: their place is passed, and what follows is indexed."""
+    monkeypatch.setattr(unpacking, "MOST_BYTES", 4 * 2**20)
+    topic = log.topic()
+    config = workers.config(topic)
+    workers.apply(config)
+    producer = KafkaProducer(
+        bootstrap_servers=workers.stack.kafka_bootstrap_servers, compression_type=codec, max_request_size=2**26
+    )
+    try:
+        producer.send(topic, key=b"bomb", value=b" " * (8 * 2**20), partition=0).get(timeout=20)
+    finally:
+        producer.close(timeout=5)
+    log.send(topic, {"id": "after", "text": "A text that comes after it."})
+    with workers.in_thread(IndexApp(workers.settings(config))):
+        workers.caught_up(topic, {0: 2})
+    assert workers.rows("select document_id from livedex.documents") == [("after",)]
+    ((reason, detail),) = workers.rows("select reason, detail from livedex.dead_letters")
+    assert reason == "unreadable"
+    assert "unpacked it would have more than 4194304 bytes" in detail

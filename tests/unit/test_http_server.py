@@ -2,11 +2,16 @@
 
 import asyncio
 import socket
+from collections.abc import Iterator
 
+import httpx
 import pytest
+from fastapi import FastAPI, Request
 
+from livedex import http_protocol
 from livedex.errors import ConfigError
-from livedex.http_server import listen
+from livedex.http_server import HttpServer, listen
+from support.waiting import until
 
 
 def test_answers_do_not_wait_for_acknowledgements() -> None:
@@ -37,3 +42,61 @@ def test_a_busy_port_is_told_with_its_setting() -> None:
         taken.listen()
         with pytest.raises(ConfigError, match=r"cannot listen on 127\.0\.0\.1:\d+: .*; choose another with THE_PORT"):
             listen("127.0.0.1", taken.getsockname()[1], "THE_PORT")
+
+
+@pytest.fixture
+def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
+    """Of a server that waits for requests for a second, and takes its time to answer at /slow."""
+    monkeypatch.setattr(http_protocol, "REQUEST_SECONDS", 1.0)
+    app = FastAPI()
+
+    @app.post("/slow")
+    async def slow(request: Request) -> int:
+        await asyncio.sleep(2)
+        return len(await request.body())
+
+    listener = listen("127.0.0.1", 0, "THE_PORT")
+    server = HttpServer(app, listener)
+    server.start()
+    host, port = server.address.split(":")
+    try:
+        yield host, int(port)
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"POST /slow HTTP/1.1\r\nHost: x\r\n",
+        b"POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab",
+        b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\nGET /nothing HTTP/1.1\r\n",
+    ],
+    ids=["nothing", "half a head", "half a body", "half of the second"],
+)
+def test_a_request_that_does_not_end_is_closed(address: tuple[str, int], sent: bytes) -> None:
+    """Whatever it stops at, drips included: a client keeps no connection by saying nothing."""
+    with socket.create_connection(address, timeout=10) as client:
+        client.sendall(sent)
+        until(lambda: closed(client, drip=b"X" if sent else b""), timeout=10, what="the server to close the connection")
+
+
+def closed(client: socket.socket, *, drip: bytes) -> bool:
+    """Whether the server closed it, after one more byte."""
+    client.settimeout(0.2)
+    try:
+        client.sendall(drip)
+        return client.recv(65536) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+def test_an_answer_may_take_longer(address: tuple[str, int]) -> None:
+    """What is complete is answered, and tells browsers not to guess."""
+    answer = httpx.post(f"http://{address[0]}:{address[1]}/slow", content=b"abc", timeout=10, trust_env=False)
+    assert (answer.status_code, answer.text) == (200, "3")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "server" not in answer.headers

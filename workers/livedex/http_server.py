@@ -10,7 +10,11 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from livedex.errors import ConfigError
+from livedex.http_protocol import HastyProtocol
 from livedex.lifecycle import Health
+
+# of every answer: a browser must not take a document for something else than it is declared as, nor tell where it came from
+HEADERS = [("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer")]
 
 
 def health_routes(
@@ -64,7 +68,17 @@ class HttpServer:
 
     def __init__(self, app: FastAPI, listener: socket.socket) -> None:
         self._server = uvicorn.Server(
-            uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=3, server_header=False)
+            uvicorn.Config(
+                app,
+                http=HastyProtocol,
+                ws="none",
+                headers=HEADERS,
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=3,
+                server_header=False,
+                proxy_headers=False,
+            )
         )
         self._listener = listener
         self._thread = threading.Thread(target=self._server.run, args=([listener],), name="http", daemon=True)

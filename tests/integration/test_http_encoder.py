@@ -51,6 +51,24 @@ def opened(
     return HttpEncoder(SPEC, named, Conversation(named, patience=patience, jitter=lambda: 0.0))
 
 
+def test_passwords_in_the_address_are_not_shown() -> None:
+    """Neither the user's nor a key in the query; the host and the path are."""
+    named = Server(url="http://user:of-the-server-31@127.0.0.1:1/v1?key=of-the-query-32")
+    with pytest.raises(UnavailableError, match=r"the embedding server http://127\.0\.0\.1:1/v1 does not answer") as caught:
+        HttpEncoder(SPEC, named, Conversation(named, patience=0.1, jitter=lambda: 0.0))
+    assert not any(secret in str(caught.value) for secret in ("of-the-server-31", "of-the-query-32"))
+
+
+@pytest.mark.parametrize("content", [b"of-the-token\nof-another", b"of-the-t\xf6ken", b""])
+def test_a_file_without_one_token_is_told_without_it(tmp_path: Path, content: bytes) -> None:
+    """What no header can carry would be quoted by who refuses it."""
+    path = tmp_path / "token"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="does not have one token") as caught:
+        Server(url="http://127.0.0.1:1", token_file=path).headers()
+    assert "of-" not in str(caught.value)
+
+
 @pytest.mark.parametrize("dialect", ["inference", "openai"])
 def test_vectors_come_in_the_order_of_the_texts(dialect: str) -> None:
     """Whatever the dialect, the size of requests and the order in which answers come."""

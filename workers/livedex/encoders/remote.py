@@ -7,6 +7,7 @@ refused for this input (other 4xx)    -> InputRefusedError: the text is at fault
 """
 
 import random
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,18 +53,31 @@ class Server:
         if self.token_file is None:
             return {}
         try:
-            return {"Authorization": f"Bearer {self.token_file.read_text(encoding='utf-8').strip()}"}
+            token = self.token_file.read_bytes().strip()
         except OSError as error:
             raise ConfigError(
                 f"the token of the embedding server, {self.token_file}, cannot be read: {error.strerror}"
             ) from error
+        if not re.fullmatch(rb"[!-~]{1,8192}", token):  # what a header cannot carry would be quoted by who refuses it
+            raise ConfigError(
+                f"the file {self.token_file} does not have one token of ASCII on one line: check LIVEDEX_EMBEDDER_TOKEN_FILE"
+            )
+        return {"Authorization": f"Bearer {token.decode()}"}
+
+    @property
+    def shown(self) -> str:
+        """The address for messages: without a password, or a key in the query."""
+        try:
+            return str(httpx.URL(self.url).copy_with(userinfo=b"", query=None)).rstrip("/")
+        except httpx.InvalidURL:
+            return "of LIVEDEX_EMBEDDER_URL"
 
 
 class Conversation:
     """Requests to one server, from any thread."""
 
     def __init__(self, server: Server, *, patience: float = PATIENCE, jitter: Callable[[], float] = random.random) -> None:
-        self._url = server.url.rstrip("/")
+        self._url, self._shown = server.url.rstrip("/"), server.shown
         self._patience = patience
         self._jitter = jitter
         self._places = Places(server.concurrency)
@@ -129,13 +143,13 @@ class Conversation:
 
     @property
     def _away(self) -> str:
-        return f"the embedding server {self._url} does not answer:"
+        return f"the embedding server {self._shown} does not answer:"
 
     def _settled(self, answer: httpx.Response, path: str) -> httpx.Response:
         """The answer, if it is one."""
         if answer.is_success:
             return answer
-        said = f"the embedding server answers {answer.status_code} to {self._url}{path}: {_reason(answer)}"
+        said = f"the embedding server answers {answer.status_code} to {self._shown}{path}: {_reason(answer)}"
         if answer.status_code in _OPERATORS:
             raise SystemicError("embedder", f"{said}: check LIVEDEX_EMBEDDER_URL and LIVEDEX_EMBEDDER_TOKEN_FILE")
         raise InputRefusedError(said)

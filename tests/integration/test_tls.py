@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import psycopg
@@ -14,8 +15,10 @@ from livedex.dev.stack import Addresses
 from support.contrib import PASSWORD as SUPERUSER_PASSWORD
 from support.database import fresh_database
 from support.kafka import Log
+from support.secure import leaks
 from support.secure.broker import PASSWORD, SecureBroker, secure_broker
 from support.secure.certificates import CLIENT, KEY_PASSWORD, Certificates, Pair
+from support.secure.server import PASSWORD as SERVER_PASSWORD
 from support.secure.server import TEMPLATE, SecureServer, secure_server
 from support.terminal import Done, Terminal
 from support.waiting import until
@@ -107,6 +110,9 @@ def test_everything_works_over_tls(
         run("dead-letters", "list", url=indexer)
         asserted(workers.run("doctor", config=config, LIVEDEX_DATABASE_URL=admin).stdout)
         assert in_the_clear(server) == []
+        secrets = (PASSWORD, SERVER_PASSWORD, quote(SERVER_PASSWORD, safe=""), SUPERUSER_PASSWORD)
+        for worker in (index, serve):
+            leaks.assert_none(leaks.surfaces(worker), secrets)
         with psycopg.connect(admin) as connection:
             found = connection.execute("select document_id from livedex.search('apples grow', timeout => '20 s')").fetchall()
         assert [row[0] for row in found] == ["note.md"]

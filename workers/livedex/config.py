@@ -56,6 +56,7 @@ def duration(written: object) -> object:
 
 Duration = Annotated[timedelta, BeforeValidator(duration)]
 Period = Annotated[Duration, Field(ge=timedelta(seconds=1), le=timedelta(days=1))]
+_SECRET = Field(repr=False)  # it may have a password in it: whatever prints settings must not print that
 
 
 class _Section(BaseModel):
@@ -66,7 +67,8 @@ class KafkaSettings(_Section):
     """How Kafka is reached."""
 
     bootstrap_servers: str = "localhost:9092"  # host:port, several separated by commas
-    client: dict[str, Any] = {}  # any option of kafka-python's clients, security for instance
+    # any option of kafka-python's clients, security for instance; and sasl_plain_password_file, ssl_password_file
+    client: Annotated[dict[str, Any], _SECRET] = {}
 
 
 class CollectionSettings(_Section):
@@ -101,11 +103,13 @@ class Settings(BaseSettings):
     )
 
     kafka: KafkaSettings = KafkaSettings()
-    database_url: str = ""  # libpq's URL or key=value form; empty: libpq's own PG* variables
+    database_url: Annotated[str, _SECRET] = ""  # libpq's URL or key=value form; empty: libpq's own PG* variables
     # of hot standbys whose sessions search by text, separated by blanks; for `livedex serve`
-    standby_urls: str = ""
+    standby_urls: Annotated[str, _SECRET] = ""
     embedder: EmbedderName = "auto"
-    embedder_url: Annotated[str, StringConstraints(pattern=r"^(https?://\S+)?$")] = ""  # of an embedding server, for http
+    embedder_url: Annotated[str, StringConstraints(pattern=r"^(https?://\S+)?$"), _SECRET] = (
+        ""  # of an embedding server, for http
+    )
     embedder_token_file: Path | None = None  # its bearer token
     embedder_max_tokens: Annotated[int, Field(ge=16)] | None = None  # that its model reads; None: the server says it
     embedder_concurrency: Annotated[int, Field(ge=1, le=256)] = 4  # requests to it at a time, of each worker

@@ -76,7 +76,7 @@ def convert(folder: Path, target: Path) -> None:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Transformer
 
-    model: Any = SentenceTransformer(str(folder), local_files_only=True, device="cpu").eval()
+    model: Any = SentenceTransformer(str(folder), local_files_only=True, trust_remote_code=False, device="cpu").eval()
     if not isinstance(model[0], Transformer):
         raise TypeError(f"its first module is a {type(model[0]).__name__}, a transformer was expected")
     found = facts(model)

@@ -72,7 +72,7 @@ class TorchReranker:
         from livedex.encoders.reranker_conversion import facts
 
         try:
-            self._model: Any = CrossEncoder(str(folder), local_files_only=True)
+            self._model: Any = CrossEncoder(str(folder), local_files_only=True, trust_remote_code=False)
             facts(self._model)
         except Exception as error:  # whatever a broken folder makes of the library
             raise ConfigError(f"the reranker in {folder} does not load: {type(error).__name__}: {error}") from error

@@ -51,7 +51,7 @@ def convert(folder: Path, target: Path) -> None:
     import torch
     from sentence_transformers import CrossEncoder
 
-    model: Any = CrossEncoder(str(folder), local_files_only=True, device="cpu").eval()
+    model: Any = CrossEncoder(str(folder), local_files_only=True, trust_remote_code=False, device="cpu").eval()
     found = facts(model)
     names = [name for name in model.tokenizer.model_input_names if name in ("input_ids", "attention_mask", "token_type_ids")]
 

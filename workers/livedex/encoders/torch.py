@@ -25,7 +25,7 @@ class TorchEncoder:
         disable_progress_bar()  # type: ignore[no-untyped-call] # it would write between our log lines
         folder = find_model(spec.model)
         try:
-            self._model = SentenceTransformer(str(folder), local_files_only=True)
+            self._model = SentenceTransformer(str(folder), local_files_only=True, trust_remote_code=False)
         except Exception as error:  # whatever a broken folder makes of the library
             message = f"the model in {folder} does not load: {type(error).__name__}: {error}"
             raise ConfigError(message) from error

@@ -24,6 +24,7 @@ API = "secret-of-the-api-05"
 GUESS = "secret-that-was-guessed-06"
 ENCODER = "secret-of-the-encoder-07"
 WIRE = "secret-of-the-endpoint-08"
+TEXT = "what-stands-in-a-document-09"
 SECRETS = (DATABASE, LIBPQ, KAFKA, KEY, API, GUESS, ENCODER, WIRE)
 
 
@@ -58,7 +59,7 @@ def files(tmp_path: Path) -> dict[str, str]:
 @pytest.mark.accept
 def test_workers_show_no_secret(workers: Workers, log: Log, role: str, files: dict[str, str]) -> None:
     """Neither in their logs nor over HTTP nor in the list of processes, while everything works, while the embedding server and
-    callers are refused, and while Postgres is away.
+    callers are refused, and while Postgres is away. Neither texts nor queries are in the logs.
     """
     topic = log.topic()
     server = EmbeddingServer(token=ENCODER)
@@ -72,13 +73,13 @@ def test_workers_show_no_secret(workers: Workers, log: Log, role: str, files: di
         assert workers.run("apply", config=config, **environment).returncode == 0
         index = workers.start("index", config, **environment)
         serve = workers.start("serve", config, **environment, LIVEDEX_WIRE_PORT=str(free_port()))
-        log.send(topic, {"id": "a", "text": "one"})
+        log.send(topic, {"id": "a", "text": TEXT})
         workers.caught_up(topic, {0: 1})
         shown = {f"index: {name}": text for name, text in leaks.surfaces(index).items()}
         shown |= {f"serve: {name}": text for name, text in leaks.surfaces(serve, {"Authorization": f"Bearer {API}"}).items()}
         shown |= {f"guess: {name}": text for name, text in leaks.surfaces(serve, {"Authorization": f"Bearer {GUESS}"}).items()}
-        assert '"document_id":"a"' in shown["serve: /v1/search?q=x"], "the token must have been taken"
-        assert "invalid_token" in shown["guess: /v1/search?q=x"], "the guess must have been refused"
+        assert '"document_id":"a"' in shown[f"serve: {leaks.SEARCH}"], "the token must have been taken"
+        assert "invalid_token" in shown[f"guess: {leaks.SEARCH}"], "the guess must have been refused"
         server.token = "another"
         log.send(topic, {"id": "b", "text": "two"})
         until(lambda: "LIVEDEX_EMBEDDER_TOKEN_FILE" in index.log(), what="the worker to say that it is refused", timeout=60)
@@ -93,7 +94,9 @@ def test_workers_show_no_secret(workers: Workers, log: Log, role: str, files: di
             workers.execute("alter role keeper_of_secrets login")
         shown |= {"index, later": index.log(), "serve, later": serve.log()}
         assert (index.stop(), serve.stop()) == (0, 0)
-        leaks.assert_none(shown | {"index, at last": index.log(), "serve, at last": serve.log()}, SECRETS)
+        logs = {"index, at last": index.log(), "serve, at last": serve.log()}
+        leaks.assert_none(shown | logs, SECRETS)
+        leaks.assert_none(logs, [TEXT, leaks.QUESTION])
 
 
 @pytest.fixture

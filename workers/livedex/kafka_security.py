@@ -197,7 +197,7 @@ _ALERTS = ("CERTIFICATE_REQUIRED", "CERTIFICATE_UNKNOWN", "BAD_CERTIFICATE", "CE
 
 
 def _broken(error: ssl.SSLError) -> Iterator[str]:
-    reason = error.reason or ""
+    reason = getattr(error, "reason", None) or ""  # one that OpenSSL did not make has none
     if any(alert in reason for alert in _ALERTS):
         yield (
             f"kafka refuses this client's certificate ({reason.lower().replace('_', ' ')}): let kafka.client.ssl_certfile and "

@@ -7,17 +7,9 @@ import httpx
 
 from support.workers import Process
 
-ROUTES = (
-    "/healthz",
-    "/readyz",
-    "/metrics",
-    "/openapi.json",
-    "/docs",
-    "/v1/status",
-    "/v1/search?q=x",
-    "/v1/search?q=",
-    "/nothing",
-)
+QUESTION = "what-somebody-looks-for-10"
+SEARCH = f"/v1/search?q={QUESTION}"
+ROUTES = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/v1/status", SEARCH, "/v1/search?q=", "/nothing")
 
 
 def surfaces(worker: Process, headers: Mapping[str, str] | None = None) -> dict[str, str]:

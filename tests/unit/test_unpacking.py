@@ -3,7 +3,7 @@
 import gzip
 
 import pytest
-import snappy
+import snappy  # type: ignore[import-untyped]
 from kafka import codec
 from kafka.record import default_records
 
@@ -59,7 +59,7 @@ def test_what_is_cut_off_is_no_content(name: str) -> None:
 def test_the_client_unpacks_so() -> None:
     """Whoever renews the client finds out whether it still looks there."""
     guard()
-    assert default_records.gzip_decode is unpacking._gzip  # type: ignore[attr-defined]
-    assert default_records.zstd_decode is unpacking._zstd  # type: ignore[attr-defined]
-    assert default_records.lz4_decode is unpacking._lz4  # type: ignore[attr-defined]
-    assert default_records.snappy_decode is unpacking._snappy  # type: ignore[attr-defined]
+    assert default_records.gzip_decode is unpacking._gzip
+    assert default_records.zstd_decode is unpacking._zstd
+    assert default_records.lz4_decode is unpacking._lz4
+    assert default_records.snappy_decode is unpacking._snappy

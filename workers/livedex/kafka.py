@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
@@ -32,21 +33,41 @@ def open_client(kind: type[C], settings: KafkaSettings, client_id: str, **option
 
     ConfigError when the settings are wrong: by themselves, or by what the brokers answer to them.
     """
-    clients = (KafkaConsumer, KafkaProducer, KafkaAdminClient)
-    known = {*SECRET_FILES, *(name for client in clients for name in client.DEFAULT_CONFIG)}
+    given = _given(settings)
+    own = {name: value for name, value in given.items() if name in kind.DEFAULT_CONFIG}
+    refused = sorted(PROTECTED & own.keys())
+    if refused:
+        raise ConfigError(f"the setting kafka.client sets {', '.join(refused)}, on which exactness depends: remove it")
+    link = Link(partial(_refuses, given))
+    made = {**_common(settings, client_id), **options, **own, "kafka_client": link.make}
+    with _explained(link, settings, given):
+        client = kind(**made)
+    link.opened()
+    return client
+
+
+def _given(settings: KafkaSettings) -> dict[str, Any]:
+    """The operator's options, which some client has."""
+    known = {*SECRET_FILES}
+    for kind in (KafkaConsumer, KafkaProducer, KafkaAdminClient):
+        known |= kind.DEFAULT_CONFIG.keys()
     unknown = [name for name in settings.client if name not in known]
     if unknown:
         raise ConfigError(
             f"the setting kafka.client names {', '.join(unknown)}, which kafka-python does not have: see its manual"
         )
-    given = complete(settings.client)
-    own = {name: value for name, value in given.items() if name in kind.DEFAULT_CONFIG}
-    refused = sorted(PROTECTED & own.keys())
-    if refused:
-        raise ConfigError(f"the setting kafka.client sets {', '.join(refused)}, on which exactness depends: remove it")
-    link = Link(lambda failure: refusal([failure], given) is not None)
+    return complete(settings.client)
+
+
+def _refuses(given: Mapping[str, Any], failure: Exception) -> bool:
+    return refusal([failure], given) is not None
+
+
+@contextmanager
+def _explained(link: Link, settings: KafkaSettings, given: Mapping[str, Any]) -> Iterator[None]:
+    """What a constructor raises, as the error of who has to act; and nothing is left of its client."""
     try:
-        client = kind(**{**_common(settings, client_id), **options, **own, "kafka_client": link.make})
+        yield
     except (TypeError, ValueError, AssertionError) as error:  # how the clients refuse their options
         link.close()
         raise ConfigError(f"the kafka client refuses its settings: {error}") from error
@@ -55,12 +76,10 @@ def open_client(kind: type[C], settings: KafkaSettings, client_id: str, **option
         why = refusal([*link.failures, error], given)
         if why is not None:
             raise ConfigError(why) from error
-        if isinstance(error, RetriableError | OSError):
-            why = no_answer([error, *link.failures], given)
-            raise UnavailableError("kafka", f"kafka at {settings.bootstrap_servers} does not answer: {why}") from error
-        raise
-    link.opened()
-    return client
+        if not isinstance(error, RetriableError | OSError):
+            raise
+        why = no_answer([error, *link.failures], given)
+        raise UnavailableError("kafka", f"kafka at {settings.bootstrap_servers} does not answer: {why}") from error
 
 
 def _common(settings: KafkaSettings, client_id: str) -> dict[str, Any]:

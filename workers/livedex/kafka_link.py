@@ -57,7 +57,7 @@ class Link:
             self._net.stop(CLOSE_TIMEOUT_MS)
 
 
-class _Manager(KafkaConnectionManager):
+class _Manager(KafkaConnectionManager):  # type: ignore[misc] # the client has no types
     def __init__(self, net: NetworkSelector, link: Link, **options: Any) -> None:
         self._link = link
         super().__init__(net, **options)

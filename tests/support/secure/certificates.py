@@ -10,6 +10,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key as
 
 HOST = "localhost"  # what certificates are made out to; 127.0.0.1 leads to the same servers, and is another host
 CLIENT = "livedex"  # the common name of the client's certificate: a role of the database
+_NOW = datetime.now(UTC)
+_FIRST_DAY = _NOW - timedelta(days=30)
 KEY_PASSWORD = "of-the-encrypted-key-4711"
 
 
@@ -34,12 +36,17 @@ class Certificates:
 
     def server(self, name: str = "server", *, ended: bool = False) -> Pair:
         """A server's, made out to HOST."""
-        return self._write(name, self._own.issue_cert(HOST, **_validity(ended=ended)))
+        return self._write(name, self._own.issue_cert(HOST, not_before=_FIRST_DAY, not_after=_last_day(ended=ended)))
 
     def client(self, name: str = "client", *, common_name: str = CLIENT, foreign: bool = False, ended: bool = False) -> Pair:
         """A client's."""
         authority = self._foreign if foreign else self._own
-        return self._write(name, authority.issue_cert("client.example", common_name=common_name, **_validity(ended=ended)))
+        return self._write(
+            name,
+            authority.issue_cert(
+                "client.example", common_name=common_name, not_before=_FIRST_DAY, not_after=_last_day(ended=ended)
+            ),
+        )
 
     def encrypted(self, pair: Pair) -> Path:
         """The pair's key under KEY_PASSWORD."""
@@ -62,6 +69,5 @@ class Certificates:
         return pair
 
 
-def _validity(*, ended: bool) -> dict[str, datetime]:
-    now = datetime.now(UTC)
-    return {"not_before": now - timedelta(days=30), "not_after": now - timedelta(days=1)} if ended else {}
+def _last_day(*, ended: bool) -> datetime:
+    return _NOW + timedelta(days=-1 if ended else 30)

@@ -67,7 +67,7 @@ def _lz4(payload: bytes) -> bytes:
 
 
 def _lz4_pieces(payload: bytes) -> Iterator[bytes]:
-    from lz4.frame import LZ4FrameDecompressor
+    from lz4.frame import LZ4FrameDecompressor  # type: ignore[import-untyped]
 
     frame = LZ4FrameDecompressor()
     while not frame.eof:

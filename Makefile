@@ -23,6 +23,7 @@ $(STAMP): requirements.lock pyproject.toml
 lock: ## renew requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra demo --extra dev --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --no-header --output-file requirements.lock pyproject.toml
+	UV=$(BIN)/uv ops/docker/lock
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff format --check .
@@ -45,7 +46,10 @@ faults: setup ## the whole fault matrix: what crashes, outages and odd logs must
 bench: setup ## what it costs and how fast it is, beside two other pipelines; BENCH="--only encode" or "--quick" for less
 	PYTHONPATH=tests $(BIN)/python -m bench $(BENCH)
 
+dashboards: setup ## write the dashboards in ops/grafana/dashboards from their code
+	PYTHONPATH=ops/grafana/source $(BIN)/python -m livedex_dashboards
+
 demo: setup ## the main job end to end on a stack of its own; KEEP=1 leaves it running
 	$(BIN)/python -m livedex.dev.demo $(if $(KEEP),--keep)
 
-.PHONY: help setup lock lint format test accept faults bench demo
+.PHONY: help setup lock lint format test accept faults bench dashboards demo

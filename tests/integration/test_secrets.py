@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -65,7 +66,7 @@ def test_workers_show_no_secret(workers: Workers, log: Log, role: str, files: di
     server = EmbeddingServer(token=ENCODER)
     with server.running(server.inference()):
         address = server.address.replace("http://", f"http://user:{KEY}@")
-        environment = {
+        environment: dict[str, Any] = {
             **files, "LIVEDEX_DATABASE_URL": role, "PGPASSWORD": LIBPQ, "LIVEDEX_EMBEDDER": "http",
             "LIVEDEX_EMBEDDER_URL": server.address, "LIVEDEX_LOG_FORMAT": "json",
         }  # fmt: skip

@@ -13,9 +13,9 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models import units
 from grafana_foundation_sdk.models.dashboard import Dashboard
-from livedex.canary import CanaryMetrics
 
 from livedex import observe
+from livedex.canary import CanaryMetrics
 from livedex.observe import IndexMetrics, QueryMetrics
 from livedex_dashboards import objectives
 from livedex_dashboards.boards import boards, write

@@ -209,8 +209,8 @@ class IndexMetrics(_Metrics):
         """Begin its counters at 0: a series that begins with its first event shows no increase."""
         for outcome in Outcome:
             self.events.labels(collection, outcome)
-        for outcome in ("embedded", "reused"):
-            self.chunks.labels(collection, outcome)
+        for what in ("embedded", "reused"):
+            self.chunks.labels(collection, what)
 
 
 class QueryMetrics(_Metrics):

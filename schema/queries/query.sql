@@ -10,6 +10,29 @@ select * from livedex.search_vector(
 select set_config('statement_timeout', %(milliseconds)s::text, true), set_config('livedex.generation', %(generation)s::text, true),
        set_config('livedex.canary', %(canaries)s::text, true)
 
+-- name: places
+-- Who is found by this mode alone, the best first.
+select document_id from livedex.search_vector(
+  %(embedding)s::vector, k => %(k)s, collection => %(collection)s, filter => %(filter)s, mode => %(mode)s,
+  per_document => %(per_document)s, since => %(since)s, until => %(until)s, timeout => %(timeout)s, query => %(query)s)
+
+-- name: shared_words
+-- The words of each text, as they stand there, that a question has too: in the eyes of the text configuration of the collection, to
+-- which "clocks" and "clock" are one word.
+with chosen as (
+  select k.text_config as config, p.cfgparser as parser
+    from livedex.collection c
+    join livedex.generation g on g.generation_id = c.active_generation
+    join livedex.chunking k on k.chunking_id = g.chunking_id
+    join pg_ts_config p on p.oid = k.text_config
+   where c.name = %(collection)s),
+asked as materialized (select tsvector_to_array(to_tsvector(config, %(query)s)) as words from chosen),
+found as materialized (
+  select distinct t.nr, w.token from chosen, unnest(%(texts)s::text[]) with ordinality t(text, nr), ts_parse(chosen.parser, t.text) w)
+select f.nr, f.token from found f, chosen, asked
+ where tsvector_to_array(to_tsvector(chosen.config, f.token)) && asked.words
+ order by f.nr, f.token
+
 -- name: set_timeout
 -- For this transaction only.
 select set_config('statement_timeout', %(milliseconds)s::text, true)
@@ -69,6 +92,22 @@ select count(*) as documents,
 
 -- name: status_dead_letters
 select reason, count(*) as letters from livedex.dead_letter where state = 'open' group by reason order by reason
+
+-- name: freshness
+-- Of the documents of each collection that changed within the window: how long that took to be searchable, in seconds, for the whole
+-- window (slice null) and for slices of it. Event times that are still to come are left out: they say that a clock is wrong.
+select c.name as collection, d.slice, count(*) as documents,
+       percentile_cont(0.5) within group (order by d.seconds) as p50, percentile_cont(0.95) within group (order by d.seconds) as p95
+  from livedex.collection c,
+       lateral (select extract(epoch from greatest(d.indexed_at - d.event_time, interval '0'))::float8 as seconds,
+                       (floor(extract(epoch from d.event_time) / %(slice)s) * %(slice)s)::float8 as slice
+                  from livedex.document d
+                 where d.collection_id = c.collection_id and not d.deleted
+                   and d.event_time between clock_timestamp() - make_interval(secs => %(window)s) and clock_timestamp()
+                 order by d.event_time desc
+                 limit %(most)s) d
+ group by grouping sets ((c.name, d.slice), (c.name))
+ order by c.name, d.slice nulls first
 
 -- name: list_sources
 select s.topic, c.name as collection, s.state, s.epoch, s.reason,

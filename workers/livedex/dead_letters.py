@@ -30,6 +30,7 @@ from livedex.index.stages import Stages
 from livedex.index.store import STAGING_CONNECTIONS
 from livedex.observe import IndexMetrics
 
+OPEN = frozenset({State.OPEN})
 CONFLICTS = 8  # tries while other transactions are in the way: about 20 seconds
 
 

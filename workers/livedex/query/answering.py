@@ -58,7 +58,7 @@ class Answering:
 
     def _found(self, search: Search, started: float, deadline: float, form: type[SearchResponse]) -> bytes:
         """JSON is made in the search's own thread: a large answer takes its time."""
-        return _json(self._searcher.search(search, deadline=deadline), started, form)
+        return _json(self._searcher.search(search, deadline=deadline), search, started, form)
 
     async def many(self, requests: Sequence[SearchRequest], caller: Caller) -> list[Outcome]:
         """How each ended, in their order. BusyError when there is no room for those that can be answered now.
@@ -104,7 +104,7 @@ class Answering:
         for search, found in zip(searches, self._searcher.search_all(searches, started=started), strict=True):
             with self._timed(started, search):
                 if isinstance(found, Answer):
-                    outcomes.append(Outcome(HTTPStatus.OK, _json(found, started, BatchAnswer)))
+                    outcomes.append(Outcome(HTTPStatus.OK, _json(found, search, started, BatchAnswer)))
                 else:
                     outcomes.append(self._failed(found))
         return outcomes
@@ -134,9 +134,10 @@ class Answering:
         self._metrics.search.labels("http", search.mode).observe(time.perf_counter() - started, exemplar(current()))
 
 
-def _json(answer: Answer, started: float, form: type[SearchResponse]) -> bytes:
+def _json(answer: Answer, search: Search, started: float, form: type[SearchResponse]) -> bytes:
     took = {**answer.took_ms, "total": round((time.perf_counter() - started) * 1000, 3)}
     fields: dict[str, Any] = {
         "results": answer.results, "took_ms": took, "generation": answer.generation, "degraded": answer.degraded,
     }  # fmt: skip
-    return form.model_validate(fields).model_dump_json().encode()
+    unasked = None if search.explain else {"results": {"__all__": {"why"}}}
+    return form.model_validate(fields).model_dump_json(exclude=unasked).encode()

@@ -20,12 +20,17 @@ from livedex.errors import ConfigError, LivedexError, UnavailableError
 from livedex.http_server import HttpServer, health_routes, listen
 from livedex.lifecycle import Health, Stop, until_available
 from livedex.observe import QueryMetrics, logger
+from livedex.query import overview
 from livedex.query.access import Caller, Tokens
 from livedex.query.active import Encoders, OpenEncoder
 from livedex.query.answering import Answering
 from livedex.query.embedding import QueryEmbedder
 from livedex.query.front import CheckToken, CountSearches, LimitBody
+from livedex.query.letter_desk import LetterDesk
+from livedex.query.log_watch import LogWatch
 from livedex.query.mailbox import Mailbox
+from livedex.query.operating import operating_routes
+from livedex.query.pages import page_routes
 from livedex.query.problems import Problems
 from livedex.query.searcher import Searcher
 from livedex.query.server import search_routes
@@ -60,12 +65,14 @@ class QueryApp:
         self._embedder = QueryEmbedder(self._encoders, self.metrics)
         answerer = Answerer(self._encoders, self._embedder, self.metrics, self._mailbox_secret, self._tracer)
         self.wire = endpoint(settings, answerer)
+        self._log_watch = LogWatch(settings.kafka)
         self.http = HttpServer(self._application(), listen(settings.http_host, settings.http_port, "LIVEDEX_HTTP_PORT"))
 
     def _application(self) -> FastAPI:
         app = FastAPI(title="livedex", version=__version__, summary="Search an index that follows a log, seconds fresh.")
         app.add_middleware(LimitBody)
-        app.add_middleware(CheckToken, tokens=self._tokens)
+        pages, without_token = page_routes()
+        app.add_middleware(CheckToken, tokens=self._tokens, also_open=without_token)
         app.add_middleware(CountSearches, metrics=self.metrics)  # outside of the others: it sees every answer
         app.add_middleware(TraceRequests, tracer=self._tracer)
         problems = Problems(self.health)
@@ -75,7 +82,10 @@ class QueryApp:
         slots, queue = 2 * self._connections, self._settings.http_queue
         self._answering = Answering(searcher, self.metrics, problems, slots=slots, queue=queue)
         app.include_router(search_routes(self._answering, self._status, tokens=self._tokens is not None))
+        desk = LetterDesk(self._settings, self._pool, self._encoders, tokens=self._tokens is not None)
+        app.include_router(operating_routes(self._overview, desk, tokens=self._tokens is not None))
         app.include_router(health_routes(self.health, self.metrics.registry, before_scrape=self._tell_generations))
+        app.include_router(pages)
         return app
 
     def run(self) -> None:
@@ -179,6 +189,10 @@ class QueryApp:
         with translated(), self._pool.connection() as connection:
             found = status.read(connection)
         return found if caller.operator else status.only(found, caller.may_search)
+
+    def _overview(self, caller: Caller) -> dict[str, Any]:
+        with translated(), self._pool.connection() as connection:
+            return overview.read(connection, self._log_watch, caller)
 
 
 def _refuse_exposure(settings: Settings) -> None:

@@ -64,6 +64,7 @@ class SearchRequest(BaseModel):
     until: Annotated[Time | None, Field(description="event time before which")] = None
     after: Annotated[Text | None, Field(description="token of an event that must be searchable first")] = None
     timeout_ms: Annotated[Timeout, Strict()] = 2000
+    explain: Annotated[bool, Strict(), Field(description="say why each row was found")] = False
 
     def search(self) -> Search:
         """What the searcher is asked."""
@@ -79,11 +80,26 @@ class SearchParameters(SearchRequest):
     rerank: bool = False
     per_document: Count = 1
     timeout_ms: Timeout = 2000
+    explain: bool = False
     filter: Annotated[Json[dict[str, Any]], AfterValidator(_comparable_filter), Field(description="a JSON object")] = {}
 
 
+class Why(BaseModel):
+    """Why a row was found. `vector`, `text`: the document's place, from 1, when searched by meaning or by words alone; null
+    when it is not among the first `depth`, or when the mode does not look there. `words`: of title and chunk, that the query
+    has too.
+    """
+
+    vector: int | None
+    text: int | None
+    words: list[str]
+    depth: int
+
+
 class Result(BaseModel):
-    """One document, or one of its chunks with `per_document`."""
+    """One document, or one of its chunks with `per_document`. `why` is there when the search asked to `explain`; null: there
+    was no time for it.
+    """
 
     document_id: str
     score: float
@@ -94,6 +110,7 @@ class Result(BaseModel):
     version: int
     event_time: datetime
     indexed_at: datetime
+    why: Why | None = None
 
 
 class Took(BaseModel):

@@ -68,13 +68,14 @@ def answered_each(scope: Scope, codes: list[int]) -> None:
 class CheckToken:
     """Lets pass who has a token of the file; without a file everybody."""
 
-    def __init__(self, app: ASGIApp, tokens: Tokens | None) -> None:
+    def __init__(self, app: ASGIApp, tokens: Tokens | None, also_open: frozenset[str] = frozenset()) -> None:
         self._app = app
         self._tokens = tokens
+        self._open = OPEN | also_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
-        if scope["type"] != "http" or scope["path"] in OPEN:
+        if scope["type"] != "http" or scope["path"] in self._open:
             await self._app(scope, receive, send)
             return
         presented = _bearer(Headers(scope=scope))

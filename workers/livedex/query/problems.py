@@ -13,12 +13,14 @@ from starlette.exceptions import HTTPException
 
 from livedex.database import first_line
 from livedex.encoders.remote import InputRefusedError
-from livedex.errors import ConfigError, TimedOutError, UnavailableError, UsageError
+from livedex.errors import ConfigError, ConflictError, TimedOutError, UnavailableError, UsageError
 from livedex.lifecycle import Health
 from livedex.observe import logger
 from livedex.query.access import ForbiddenError
 from livedex.query.active import NotLoadedError
 from livedex.query.admission import BusyError
+from livedex.query.bodies import Problem
+from livedex.query.letter_desk import NoLetterError
 
 # The SQLSTATEs of contracts.md section 5, and the status that says the same.
 _STATUS_OF = {
@@ -46,6 +48,16 @@ def problem(status: HTTPStatus, detail: str, *, headers: Mapping[str, str] | Non
         headers = {"Retry-After": "1", **(headers or {})}
     body = {"type": "about:blank", "title": status.phrase, "status": int(status), "detail": detail, **more}
     return JSONResponse(body, status, headers=headers, media_type="application/problem+json")
+
+
+def problems_of(*codes: int) -> dict[int | str, dict[str, Any]]:
+    """What OpenAPI says of a route that may answer with these."""
+    content = {"application/problem+json": {"schema": Problem.model_json_schema()}}
+    described: dict[int | str, dict[str, Any]] = {
+        code: {"description": HTTPStatus(code).phrase, "content": content} for code in codes
+    }
+    described["default"] = {"description": "any other problem", "content": content}
+    return described
 
 
 def _invalid(error: RequestValidationError) -> JSONResponse:
@@ -81,6 +93,8 @@ class Problems:
             RequestValidationError: _invalid,
             HTTPException: lambda error: problem(HTTPStatus(error.status_code), str(error.detail), headers=error.headers),
             psycopg.Error: _refused,
+            NoLetterError: lambda error: problem(HTTPStatus.NOT_FOUND, str(error)),
+            ConflictError: lambda error: problem(HTTPStatus.CONFLICT, str(error)),
             ForbiddenError: lambda error: problem(HTTPStatus.FORBIDDEN, str(error)),
             InputRefusedError: lambda _: problem(HTTPStatus.BAD_REQUEST, _REFUSED),
             BusyError: lambda error: problem(HTTPStatus.TOO_MANY_REQUESTS, str(error)),

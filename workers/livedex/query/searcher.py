@@ -22,6 +22,7 @@ from livedex.errors import TimedOutError, UnavailableError, UsageError
 from livedex.observe import QueryMetrics, logger
 from livedex.query.active import Encoders
 from livedex.query.embedding import QueryEmbedder
+from livedex.query.explaining import explained
 from livedex.tracing import OFF, Attributes, Tracer, current, exemplar
 
 _log = logger("query")
@@ -29,7 +30,7 @@ Mode = Literal["hybrid", "vector", "text"]
 DROPPED = "LX001"  # SQLSTATE: the generation was dropped since the text was embedded
 CANDIDATES, MOST_CANDIDATES = 20, 50  # that are reranked: at least, and at most, however many rows are asked for
 TIE = 1e-6  # how much lower the next of them is scored
-RERANK_RESERVE = 0.005  # seconds before the deadline: the answer is still to be written
+ANSWER_RESERVE = 0.005  # seconds before the deadline: the answer is still to be written
 LOOK_TIMEOUT = 1.0  # seconds that a look at the progress may take, however little of the deadline is left
 
 
@@ -49,6 +50,7 @@ class Search:
     after: str | None = None
     canaries: bool = False  # whether documents of livedex canary are found too, which nobody else sees
     timeout: float = 2.0  # seconds for everything
+    explain: bool = False  # say why each row was found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +75,9 @@ class _Asked:
 
     @property
     def chosen(self) -> dict[str, str]:
-        """The generation that it was prepared for, for the query: that is searched, whatever is the active one by then."""
-        return {"generation": str(self.generation.generation_id) if self.generation is not None else ""}
+        """Set for its statements. The generation that it was prepared for is searched, whatever is the active one by then."""
+        generation = str(self.generation.generation_id) if self.generation is not None else ""
+        return {"generation": generation, "canaries": "on" if self.search.canaries else ""}
 
     @property
     def told(self) -> Attributes:
@@ -173,6 +176,8 @@ class Searcher:
                 with self._timed("rerank", own):
                     rows, degraded = self._reranked(asked, rows)
                     self._metrics.degraded.inc(degraded)
+            if asked.search.explain and rows:
+                rows = explained(self._pool, rows, self._arguments(asked), asked.chosen, asked.deadline - ANSWER_RESERVE)
         except Exception as error:  # noqa: BLE001 - raised again, or told in its place
             return error
         own["total"] = sum(own.values())
@@ -199,7 +204,7 @@ class Searcher:
         passages = [f"{row['title']}\n\n{row['chunk']}" if row["title"] else row["chunk"] for row in judged]
         try:
             scores = self._encoders.reranker(generation).scores(
-                search.query, passages, deadline=asked.deadline - RERANK_RESERVE
+                search.query, passages, deadline=asked.deadline - ANSWER_RESERVE
             )
         except (TimedOutError, UnavailableError):
             return rows[: search.k], True
@@ -230,8 +235,17 @@ class Searcher:
         return row == (True,)
 
     def _rows(self, asked: "_Asked") -> list[dict[str, Any]]:
-        search, deadline = asked.search, asked.deadline
-        arguments = {
+        arguments, deadline = self._arguments(asked), asked.deadline
+        with translated(), self._pool.connection(_left(deadline)) as connection, connection.transaction():
+            left = _left(deadline)
+            connection.execute(query("query", "begin_search"), {"milliseconds": max(1, int(left * 1000)), **asked.chosen})
+            with connection.cursor(row_factory=dict_row) as cursor:
+                return cursor.execute(query("query", "search"), {**arguments, "timeout": timedelta(seconds=left)}).fetchall()
+
+    def _arguments(self, asked: "_Asked") -> dict[str, Any]:
+        """For the query `search`, without its timeout."""
+        search = asked.search
+        return {
             "embedding": asked.vector,
             "k": max(search.k, candidates(search)) if search.rerank else search.k,
             "collection": search.collection,
@@ -244,12 +258,6 @@ class Searcher:
             "until": search.until,
             "query": search.query,
         }
-        with translated(), self._pool.connection(_left(deadline)) as connection, connection.transaction():
-            left = _left(deadline)
-            begun = {"milliseconds": max(1, int(left * 1000)), "canaries": "on" if search.canaries else "", **asked.chosen}
-            connection.execute(query("query", "begin_search"), begun)
-            with connection.cursor(row_factory=dict_row) as cursor:
-                return cursor.execute(query("query", "search"), {**arguments, "timeout": timedelta(seconds=left)}).fetchall()
 
     @contextmanager
     def _timed(self, part: str, took: dict[str, float], told: Attributes | None = None) -> Iterator[None]:

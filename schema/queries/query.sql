@@ -93,6 +93,9 @@ select count(*) as documents,
 -- name: status_dead_letters
 select reason, count(*) as letters from livedex.dead_letter where state = 'open' group by reason order by reason
 
+-- name: searchable
+select name, reranker from livedex.collection where active_generation is not null order by name
+
 -- name: freshness
 -- Of the documents of each collection that changed within the window: how long that took to be searchable, in seconds, for the whole
 -- window (slice null) and for slices of it. Event times that are still to come are left out: they say that a clock is wrong.

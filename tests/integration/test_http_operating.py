@@ -198,7 +198,8 @@ def test_the_overview_says_how_far_the_log_is_ahead(desk: Desk) -> None:
 
         def partition(state: str, lag: int | None) -> dict[str, Any]:
             found = until(lambda: known(state, lag), timeout=30, what=f"the log to be {state} with lag {lag}")
-            return dict(found)
+            assert found is not None
+            return found
 
         def known(state: str, lag: int | None) -> dict[str, Any] | None:
             found = ask("GET", "/v1/overview", None).json()

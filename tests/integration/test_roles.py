@@ -42,9 +42,14 @@ def test_workers_need_no_more_than_their_roles(workers: Workers, log: Log, login
         answer = client.post("/v1/search", json={"query": "key", "mode": "hybrid", "after": str(place), "timeout_ms": 15_000})
         assert [row["document_id"] for row in answer.json()["results"]] == ["a"], answer.text
         status = client.get("/v1/status")
+        overview, letters = client.get("/v1/overview"), client.get("/v1/dead-letters")
+        explained = client.post("/v1/search", json={"query": "key", "explain": True}).json()
     assert status.is_success, status.text
     assert status.json()["collections"][0]["documents"] == 1
     assert status.json()["dead_letters"] == {"invalid-json": 1}
+    assert [row["documents"] for row in overview.json()["freshness"]] == [1], overview.text
+    assert [row["reason"] for row in letters.json()["letters"]] == ["invalid-json"], letters.text
+    assert explained["results"][0]["why"]["words"] == ["key"]
     with psycopg.connect(login["livedex_query"]) as connection:
         statement = "select document_id from livedex.search_vector(null, mode => 'text', query => 'key')"
         assert connection.execute(statement).fetchall() == [("a",)]

@@ -76,9 +76,12 @@ def _python(*arguments: str) -> None:
 
 
 def test_the_wheel_has_code_and_data_only(installed: Installed) -> None:
-    """All modules and all files of schema/ and migrations/, inside the package; no tests."""
+    """All modules, the files of the page, and all files of schema/ and migrations/, inside the package; no tests."""
     names = {name for name in zipfile.ZipFile(installed.wheel).namelist() if ".dist-info/" not in name}
     expected = {f"livedex/{path.relative_to(ROOT / 'workers/livedex')}" for path in (ROOT / "workers/livedex").rglob("*.py")}
+    page = ROOT / "workers/livedex/query/page"
+    assert {"index.html", "page.css", "main.js"} <= {path.name for path in page.iterdir()}
+    expected |= {f"livedex/query/page/{path.name}" for path in page.iterdir()}
     for folder in ("schema", "migrations"):
         files = [path for path in (ROOT / folder).rglob("*") if path.is_file()]
         assert files
@@ -99,6 +102,13 @@ def test_nothing_comes_from_the_checkout(installed: Installed) -> None:
     )
     assert str(ROOT / "workers") not in paths
     assert str(ROOT) not in paths
+
+
+def test_the_page_is_served(installed: Installed) -> None:
+    """Its files are found where the wheel puts them."""
+    count = "from livedex.query.pages import page_routes; print(len(page_routes()[1]))"
+    files = list((ROOT / "workers/livedex/query/page").iterdir())
+    assert installed.run("-c", count) == f"{len(files)}\n"
 
 
 def test_the_command_runs(installed: Installed) -> None:

@@ -3,7 +3,7 @@
     [tokens.website]
     token = "..."                 # or sha256 = "..."
     collections = ["docs"]        # or ["*"]
-    operator = false              # true: /v1/status of everything
+    operator = false              # true: /v1/status of everything, and dead letters, to be seen and settled
 
 No token is ever logged or quoted in an error, and none is kept: what is compared are SHA-256 digests, all of them every time.
 """

@@ -48,7 +48,7 @@ def explained(
 
 def _why(row: Mapping[str, Any], places: Mapping[Leg, Mapping[str, int]], words: list[str], looked_at: int) -> dict[str, Any]:
     name = row["document_id"]
-    found = {leg: places[leg].get(name) if leg in places else None for leg in LEGS["hybrid"]}
+    found: dict[str, int | None] = {leg: places[leg].get(name) if leg in places else None for leg in LEGS["hybrid"]}
     return {**found, "words": words, "depth": looked_at}
 
 

@@ -40,6 +40,13 @@ class Slice(Figures):
     at: float
 
 
+class Searchable(BaseModel):
+    """A collection, and the model that reranks there; empty: none does."""
+
+    name: str
+    reranker: str
+
+
 class Freshness(Figures):
     """Of the documents of a collection that changed within the window."""
 
@@ -75,6 +82,7 @@ class Overview(BaseModel):
     at: float
     window_seconds: int
     slice_seconds: int
+    collections: list[Searchable]
     freshness: list[Freshness]
     partitions: list[Partition]
     log: LogState

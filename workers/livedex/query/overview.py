@@ -24,6 +24,7 @@ def read(connection: Connection, watch: LogWatch, caller: Caller, *, clock: Call
     window = {"window": WINDOW_SECONDS, "slice": SLICE_SECONDS, "most": MOST_DOCUMENTS}
     with connection.cursor(row_factory=dict_row) as cursor:
         sources = cursor.execute(query("query", "status_sources")).fetchall()
+        collections = cursor.execute(query("query", "searchable")).fetchall()
         fresh = cursor.execute(query("query", "freshness"), window).fetchall()
     mine = [row for row in sources if caller.may_search(row["collection"]) or caller.operator]
     look = watch.ends(_positions(sources))
@@ -32,6 +33,7 @@ def read(connection: Connection, watch: LogWatch, caller: Caller, *, clock: Call
         "at": now,
         "window_seconds": WINDOW_SECONDS,
         "slice_seconds": SLICE_SECONDS,
+        "collections": [row for row in collections if caller.may_search(row["name"]) or caller.operator],
         "freshness": _by_collection([row for row in fresh if caller.may_search(row["collection"]) or caller.operator]),
         "partitions": [_partition(row, look, now) for row in mine if row["partition"] is not None],
         "log": _told(look, caller),

@@ -4,6 +4,7 @@ What it shows comes from documents and records of anybody, so nothing but these 
 """
 
 import hashlib
+from collections.abc import Awaitable, Callable
 from importlib import resources
 
 from fastapi import APIRouter, Request
@@ -45,7 +46,7 @@ def page_routes() -> tuple[APIRouter, frozenset[str]]:
     return routes, frozenset(files)
 
 
-def _answer(content: bytes, media_type: str) -> object:
+def _answer(content: bytes, media_type: str) -> Callable[[Request], Awaitable[Response]]:
     tag = f'"{hashlib.sha256(content).hexdigest()[:24]}"'
     headers = {**HEADERS, "ETag": tag}
 

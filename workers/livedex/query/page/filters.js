@@ -1,0 +1,73 @@
+// What is typed into the search form, as the body of a search.
+
+import { byId } from "./dom.js";
+
+/** A field of the form that cannot be sent as it is. */
+export class Wrong extends Error {
+  constructor(field, says) {
+    super(says);
+    this.field = field;
+  }
+}
+
+/** `lang=en n=3` or an object of JSON, as metadata to contain. Numbers, true, false and null are what they look like. */
+export function metadata(text) {
+  const typed = text.trim();
+  if (!typed) return {};
+  if (typed.startsWith("{")) {
+    try {
+      return JSON.parse(typed);
+    } catch {
+      throw new Wrong("filter", "This is no object of JSON. Pairs such as lang=en will do, too.");
+    }
+  }
+  const found = {};
+  for (const [pair] of typed.matchAll(/[^\s"]+(?:"[^"]*")?/g)) {
+    const at = pair.indexOf("=");
+    if (at < 1) throw new Wrong("filter", `“${pair}” is no pair: write name=value.`);
+    found[pair.slice(0, at)] = value(pair.slice(at + 1));
+  }
+  return found;
+}
+
+function value(text) {
+  if (/^".*"$/.test(text)) return text.slice(1, -1);
+  return /^(-?\d+(\.\d+)?|true|false|null)$/.test(text) ? JSON.parse(text) : text;
+}
+
+function time(field) {
+  const typed = byId(field).value;
+  return typed ? new Date(typed).toISOString() : null;
+}
+
+/** The body of the search that the form asks for. Throws Wrong. */
+export function question() {
+  const body = {
+    query: byId("query").value.trim(),
+    collection: byId("collection").value || "default",
+    mode: document.querySelector("input[name=mode]:checked").value,
+    rerank: byId("rerank").checked,
+    filter: metadata(byId("filter").value),
+    since: time("since"),
+    until: time("until"),
+    k: Number(byId("k").value),
+    per_document: Number(byId("per-document").value),
+    timeout_ms: 5000,
+    explain: true,
+  };
+  if (body.since && body.until && body.since >= body.until) throw new Wrong("until", "This is not after the time from which documents count.");
+  return body;
+}
+
+/** How many filters are set. */
+export function active() {
+  const fields = ["filter", "since", "until"].filter((field) => byId(field).value.trim());
+  return fields.length + Number(byId("k").value !== "10") + Number(byId("per-document").value !== "1");
+}
+
+/** Set every filter to what it is without one. */
+export function clear() {
+  for (const field of ["filter", "since", "until"]) byId(field).value = "";
+  byId("k").value = "10";
+  byId("per-document").value = "1";
+}

@@ -105,7 +105,7 @@ select c.name as collection, d.slice, count(*) as documents,
        lateral (select extract(epoch from greatest(d.indexed_at - d.event_time, interval '0'))::float8 as seconds,
                        (floor(extract(epoch from d.event_time) / %(slice)s) * %(slice)s)::float8 as slice
                   from livedex.document d
-                 where d.collection_id = c.collection_id and not d.deleted
+                 where d.collection_id = c.collection_id and not d.deleted and not d.document_id ^@ 'livedex-canary/'
                    and d.event_time between clock_timestamp() - make_interval(secs => %(window)s) and clock_timestamp()
                  order by d.event_time desc
                  limit %(most)s) d

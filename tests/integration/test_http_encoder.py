@@ -24,6 +24,7 @@ from livedex.encoders.remote import Conversation, InputRefusedError, Server, ret
 from livedex.errors import ConfigError, SystemicError, UnavailableError
 from livedex.index.app import IndexApp
 from livedex.observe import QueryMetrics
+from livedex.query.app import QueryApp
 from livedex.query.embedding import Loaded, QueryEmbedder
 from support.embedding_server import MODEL, EmbeddingServer
 from support.kafka import Log
@@ -333,3 +334,24 @@ def _tell(told: EmbeddingServer, workers: Workers, log: Log, topic: str) -> int:
     last = log.send(topic, {"id": "fourth", "text": "goes on"})
     workers.caught_up(topic, {0: last.offset + 1})
     return last.offset
+
+
+def test_a_query_worker_outlives_the_absence_of_a_server(told: EmbeddingServer, workers: Workers, log: Log) -> None:
+    """While the server fails the worker says that it is down and not ready; once it answers, it is ready again by itself,
+    although no search comes meanwhile.
+    """
+    config = workers.config(log.topic())
+    settings = workers.settings(config, embedder="http", embedder_url=told.address, model=MODEL)
+    with workers.connect() as connection:
+        apply.run(apply.plan(settings, connection, topics=True))
+    app = QueryApp(settings)
+    with workers.in_thread(app) as address, httpx.Client(base_url=address, trust_env=False, timeout=10) as client:
+        assert client.get("/v1/search", params={"q": "it answers"}).status_code == httpx.codes.OK
+        told.status = 503
+        refused = client.get("/v1/search", params={"q": "it does not", "timeout_ms": 500})
+        assert refused.status_code in (httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT)
+        until(lambda: app.health.waiting_for == ["embedder"], timeout=20, what="the embedder to be down")
+        assert 'livedex_dependency_up{dependency="embedder"} 0.0' in client.get("/metrics").text
+        told.status = 200
+        until(lambda: app.health.waiting_for == [], timeout=20, what="the embedder to be up, without a search")
+        assert client.get("/readyz").status_code == httpx.codes.OK

@@ -13,8 +13,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from livedex.config import KafkaSettings
 from livedex.core.standing import LATE
 from livedex.index.app import IndexApp
+from livedex.kafka import open_admin
 from livedex.query.app import QueryApp
 from support.asking import watched
 from support.kafka import Log
@@ -153,6 +155,29 @@ def test_dead_letters_and_kafka_are_told(livedex: Terminal, workers: Workers, lo
         away = livedex("status", "--json", LIVEDEX_KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{free_port()}")
     assert "lag and staleness are unknown" in told(away)["problems"][0]
     assert told(away)["collections"][0]["documents"] == 0
+
+
+def test_a_topic_that_is_gone_hides_nothing_of_the_others(
+    livedex: Terminal, workers: Workers, log: Log, site: tuple[str, Path], kafka_settings: KafkaSettings
+) -> None:
+    """Its lag is unknown, that of the others is told, and the command ends as usual."""
+    topic, _ = site
+    with workers.connect() as connection:
+        connection.execute(
+            "insert into livedex.source_progress (topic, partition, next_offset, owner) "
+            "select topic, n, 0, '' from livedex.source, generate_series(0, 2) n"  # partition 2 is one that the topic does not have
+        )
+    log.send(topic, {"id": "a", "text": "A text."}, partition=1)
+    found = told(livedex("status", "--json"))
+    assert found["log"] is None
+    assert {row["partition"]: row["lag"] for row in found["sources"]} == {0: 0, 1: 1, 2: None}
+    admin = open_admin(kafka_settings)
+    admin.delete_topics([topic])
+    until(lambda: topic not in admin.list_topics(), what="the topic to go")
+    admin.close()
+    done = livedex("status", "--json")
+    assert done.code == 0
+    assert {row["lag"] for row in told(done)["sources"]} == {None}
 
 
 @contextmanager

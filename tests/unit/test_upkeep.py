@@ -11,6 +11,7 @@ from livedex.core.upkeep import (
     Step,
     build_memory,
     caught_up,
+    count_due,
     dead_share,
     excess,
     next_step,
@@ -68,6 +69,15 @@ def test_the_dead_share_is_that_of_all_rows() -> None:
     assert dead_share(20, 80) == 0.2
     assert dead_share(0, 0) == 0.0
     assert dead_share(5, 0) == 1.0
+
+
+def test_what_takes_long_to_count_is_counted_rarely() -> None:
+    """A quick count comes at each measurement; one that takes five seconds takes a hundredth of the time."""
+    pace = Pace(measure=30.0, count_share=0.01)
+    assert not count_due(29.0, 0.01, pace)
+    assert count_due(30.0, 0.01, pace)
+    assert not count_due(499.0, 5.0, pace)
+    assert count_due(500.0, 5.0, pace)
 
 
 def test_an_index_is_rebuilt_before_autovacuum_takes_the_dead_out_of_it() -> None:

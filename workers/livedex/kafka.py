@@ -2,15 +2,15 @@
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.errors import KafkaError, RetriableError, UnknownTopicOrPartitionError, for_code
+from kafka.errors import KafkaError, KafkaTimeoutError, RetriableError, UnknownTopicOrPartitionError, for_code
 
 from livedex.config import KafkaSettings
 from livedex.core.continuity import Topic
@@ -199,11 +199,31 @@ class LogEnds:
         consumer = open_client(KafkaConsumer, settings.model_copy(update={"client": own}), "livedex-status", **options)
         try:
             with translated():
-                ends = consumer.end_offsets(list(positions), timeout_ms=int(patience * 1000)) if positions else {}
-                lag = {partition: max(0, ends[partition] - offset) for partition, offset in positions.items()}
+                ends = _ends(consumer, positions, patience)
+                lag = {partition: max(0, end - positions[partition]) for partition, end in ends.items()}
                 return cls(lag=lag, oldest=_first_timestamps(consumer, positions, lag, patience))
         finally:
             consumer.close(autocommit=False, timeout_ms=1000)
+
+
+def _ends(consumer: KafkaConsumer, partitions: Iterable[TopicPartition], patience: float) -> dict[TopicPartition, int]:
+    """Without partitions that are not there, or have no leader."""
+    topics = {partition.topic: None for partition in partitions}
+    known = {topic: consumer.partitions_for_topic(topic) or set() for topic in topics}
+    there = [partition for partition in partitions if partition.partition in known[partition.topic]]
+    try:
+        return dict(consumer.end_offsets(there, timeout_ms=int(patience * 1000))) if there else {}
+    except KeyError:  # of one that has no leader, which the client left out of its own question
+        return _ends_apart(consumer, there, patience)
+
+
+def _ends_apart(consumer: KafkaConsumer, partitions: Sequence[TopicPartition], patience: float) -> dict[TopicPartition, int]:
+    found: dict[TopicPartition, int] = {}
+    each = int(patience * 1000 / len(partitions))
+    for partition in partitions:
+        with suppress(KeyError, KafkaTimeoutError):
+            found |= consumer.end_offsets([partition], timeout_ms=each)
+    return found
 
 
 def _first_timestamps(

@@ -5,6 +5,7 @@ Nothing is registered at import: each worker makes its own metrics in its own re
 
 import logging
 import sys
+from collections.abc import Iterable
 from typing import Literal
 
 import structlog
@@ -15,6 +16,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from livedex import __version__
 from livedex.collectors import KafkaClientCollector, PoolCollector
+from livedex.core.change import Op
 from livedex.core.plan import Outcome
 
 # Every threshold that an alert may use is an edge.
@@ -40,6 +42,11 @@ FRESHNESS_BUCKETS = (
     21600,
 )  # s
 WORK_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)  # seconds
+
+USUAL_CODES = {
+    "http": ("200", "400", "401", "403", "404", "413", "429", "500", "503", "504"),
+    "sql": ("00000", "22023", "28000", "54000", "57014", "57P03"),
+}
 
 Logger = structlog.stdlib.BoundLogger
 
@@ -106,9 +113,10 @@ class _Metrics:
         self.pools = PoolCollector()
         self.registry.register(self.pools)
 
-    def serves(self, model: str) -> None:
-        """Say which model this worker runs."""
-        self._build_info.labels(__version__, model).set(1)
+    def serves(self, models: Iterable[str]) -> None:
+        """Say which models this worker runs now."""
+        self._build_info.clear()
+        self._build_info.labels(__version__, ", ".join(sorted(set(models)))).set(1)
 
 
 class IndexMetrics(_Metrics):
@@ -211,6 +219,8 @@ class IndexMetrics(_Metrics):
             self.events.labels(collection, outcome)
         for what in ("embedded", "reused"):
             self.chunks.labels(collection, what)
+        for op in Op:
+            self.freshness.labels(collection, op)
 
 
 class QueryMetrics(_Metrics):
@@ -234,6 +244,11 @@ class QueryMetrics(_Metrics):
             registry=registry,
         )
         self.requests = Counter("livedex_search_requests", "Searches by answer", ["route", "code"], registry=registry)
+        for route, codes in USUAL_CODES.items():  # at 0 from the start: a series that begins later shows no increase
+            for code in codes:
+                self.requests.labels(route, code)
+            for mode in ("hybrid", "vector", "text"):
+                self.search.labels(route, mode)
         self.waiting = Gauge("livedex_search_waiting", "Searches over HTTP that wait for their turn", registry=registry)
         self.cache = Counter(
             "livedex_query_cache", "Texts to embed, by whether their vector was kept", ["outcome"], registry=registry

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from kafka import TopicPartition
+from kafka.errors import KafkaError
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
@@ -17,8 +18,8 @@ from livedex.cli.session import data, database, people, print_json, readable, se
 from livedex.config import KafkaSettings, Settings
 from livedex.core.standing import problems, summary
 from livedex.database import Connection, translated
-from livedex.errors import UnavailableError
-from livedex.kafka import LogEnds
+from livedex.errors import ConfigError, UnavailableError
+from livedex.kafka import LogEnds, describe
 
 WATCH_EVERY = 2.0  # seconds
 
@@ -90,8 +91,10 @@ def _read(connection: Connection, kafka: KafkaSettings) -> dict[str, Any]:
     found["log"] = None
     try:
         log = LogEnds.ask(kafka, positions)
-    except UnavailableError as error:
+    except (UnavailableError, ConfigError) as error:
         found["log"] = str(error)
+    except KafkaError as error:  # it refuses to tell: what Postgres knows is shown all the same
+        found["log"] = f"kafka refuses to say where the log ends: {describe(error)}"
     else:
         for row in found["sources"]:
             partition = TopicPartition(row["topic"], row["partition"])

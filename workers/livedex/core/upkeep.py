@@ -28,6 +28,8 @@ class Pace:
     look: float = 5.0  # between looks at the indexes; and how late a worker takes over from one that ended
     build_rows: int = 20_000  # vectors from which on an index is built, however much is still to come
     measure: float = 30.0  # between measurements of the unmapped share
+    count_share: float = 0.01  # of the time, that may go into counting for the gauges
+    count_limit: float = 30.0  # for one count; of a table where it takes longer there is none
     most_unmapped: float = 0.2  # share above which the sweep does not wait for its turn, and the oldest orphans go early
     early_from: int = 20_000  # vectors; where there are fewer, comparing some in vain costs less than embedding them again
     least_grace: float = 60.0  # of which every orphan has this much: it may be staged for a batch in flight
@@ -144,6 +146,11 @@ def probe_due(since_last: float | None, *, age: float | None, judged: bool, pace
     if since_last is None or (age is not None and age < since_last):  # another index
         return True
     return since_last >= (pace.probe if judged else min(pace.first_probe, pace.probe))
+
+
+def count_due(since_last: float, took: float, pace: Pace) -> bool:
+    """Whether to count documents again, so many seconds after the last count began, which took `took`."""
+    return since_last >= max(pace.measure, took / pace.count_share)
 
 
 def excess(vectors: float, unmapped: float, pace: Pace) -> int:

@@ -98,7 +98,6 @@ class IndexApp:
         if catalogue is None:
             return
         self.health.up("embedder")
-        self.metrics.serves(", ".join(sorted({g.identity.model for g in catalogue.generations.values()})))
         self._watch = Watch(
             self._settings.kafka, store, self.metrics, self.health, self.stop,
             followed=followed, open_catalogue=self._catalogue,
@@ -229,6 +228,7 @@ class IndexApp:
         self.metrics.inflight_bytes.set(self._worker.bytes_in_flight)
 
     def _tell_generations(self, catalogue: Catalogue) -> None:
+        self.metrics.serves(made.identity.model for made in catalogue.generations.values())
         self.metrics.active_generation.clear()
         for active, *_ in catalogue.targets.values():
             made = active.generation

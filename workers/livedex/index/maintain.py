@@ -15,7 +15,7 @@ from psycopg import errors
 
 from livedex.catalogue import Catalogue
 from livedex.config import KafkaSettings
-from livedex.core.upkeep import Pace, excess, probe_due, sweep_due
+from livedex.core.upkeep import Pace, count_due, excess, probe_due, sweep_due
 from livedex.index.building import BuildStore
 from livedex.index.maintain_build import GenerationBuilder
 from livedex.index.maintain_gauges import Measured, UpkeepGauges
@@ -113,6 +113,9 @@ class Maintainer:
         for kept in generations:
             with self._notes.noting(f"measuring {kept.collection}", kept.generation_id, session):
                 self._probe(session, kept, self._measure(session, kept))
+        for kept in generations:
+            with self._notes.noting(f"counting {kept.collection}", kept.generation_id, session):
+                self._count(session, kept)
         with self._notes.noting("collecting", None, session):
             self._collect(session, generations)
         with self._notes.noting("taking dropped generations away", None, session):
@@ -134,10 +137,24 @@ class Maintainer:
         if measured is None:
             measured = self._measured[kept.generation_id] = Measured(at=self._clock())
         measured.at, measured.vectors, measured.unmapped = self._clock(), found["vectors"] * 100 / percent, unmapped
-        measured.documents = session.value("count_documents", {"collection_id": kept.collection_id})
-        measured.built = session.value("built_ratio", {"generation_id": kept.generation_id}) if kept.filling else None
         session.execute("note_unmapped", {"generation_id": kept.generation_id, "unmapped": unmapped})
         return measured
+
+    def _count(self, session: UpkeepSession, kept: Kept) -> None:
+        """For the gauges only, and the more rarely the longer it takes."""
+        measured, began = self._measured.get(kept.generation_id), self._clock()
+        if measured is None:
+            return
+        if measured.counted_at is not None and not count_due(began - measured.counted_at, measured.counting, self._pace):
+            return
+        measured.counted_at = began  # also when it is not to be had in time
+        try:
+            with session.limited(self._pace.count_limit):
+                documents = session.value("count_documents", {"collection_id": kept.collection_id})
+                built = session.value("built_ratio", {"generation_id": kept.generation_id}) if kept.filling else None
+        except errors.QueryCanceled:
+            documents, built = None, None
+        measured.documents, measured.built, measured.counting = documents, built, self._clock() - began
 
     def _probe(self, session: UpkeepSession, kept: Kept, measured: Measured) -> None:
         since_last = None if measured.probed_at is None else self._clock() - measured.probed_at

@@ -14,8 +14,10 @@ class Measured:
     at: float
     vectors: float = 0.0  # about how many there are
     unmapped: float = 0.0  # share
-    documents: int = 0  # of the collection, visible ones
+    documents: int | None = None  # of the collection, visible ones; None: they were not counted yet
     built: float | None = None  # share of the documents that it has, while it is being built
+    counted_at: float | None = None
+    counting: float = 0.0  # seconds that it took to count
     probed_at: float | None = None
 
 
@@ -28,12 +30,14 @@ class UpkeepGauges:
     def show(self, generations: list[Kept], measured: dict[int, Measured]) -> None:
         """Tell of the active generations, and how far those are that are being built."""
         metrics = self.metrics
-        metrics.built_ratio.clear()
+        for gauge in (metrics.built_ratio, metrics.index_recall):  # of what there may be no more
+            gauge.clear()
         for kept in generations:
             found = measured.get(kept.generation_id, Measured(at=0.0))
             if kept.active:
                 self._show_index(kept)
-                metrics.documents.labels(kept.collection).set(found.documents)
+                if found.documents is not None:
+                    metrics.documents.labels(kept.collection).set(found.documents)
                 metrics.vectors.labels(kept.collection).set(round(found.vectors))
             if kept.filling and found.built is not None:
                 metrics.built_ratio.labels(kept.collection, str(kept.generation_id)).set(found.built)

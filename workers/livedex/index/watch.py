@@ -9,7 +9,7 @@ from queue import SimpleQueue
 
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient, OffsetSpec
-from kafka.errors import KafkaError, UnknownTopicOrPartitionError
+from kafka.errors import KafkaError, RetriableError, UnknownTopicOrPartitionError
 
 from livedex import memory
 from livedex.catalogue import Catalogue, Live, Source
@@ -168,6 +168,8 @@ class Watch:
         """What the broker deletes is for the alerts only: a worker that may not ask tells nothing."""
         try:
             found = retention_of(admin, sorted({partition.topic for partition in self.partitions}))
+        except RetriableError:
+            return  # what was told before holds until Kafka says something else
         except KafkaError as error:
             _log.debug("watch.retention_unknown", why=describe(error))
             found = {}

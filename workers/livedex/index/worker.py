@@ -108,6 +108,7 @@ class IndexWorker:
 
     def _step(self, timeout: float) -> None:
         if not self.catalogue.sources:
+            self._metrics.last_poll.set_to_current_time()  # nothing is to be polled, which is no stall
             self._stop.wait(timeout)
             return
         due = self.holdings.due(self._busy)

@@ -62,7 +62,7 @@ class QueryApp:
         self.metrics.pools.watch("search", self._pool)
         self.metrics.pools.watch("probe", self._probe)
         self._encoders = Encoders(settings.embedder, self._pool, open_encoder or opener(settings))
-        self._embedder = QueryEmbedder(self._encoders, self.metrics)
+        self._embedder = QueryEmbedder(self._encoders, self.metrics, told=self._note_embedder)
         answerer = Answerer(self._encoders, self._embedder, self.metrics, self._mailbox_secret, self._tracer)
         self.wire = endpoint(settings, answerer)
         self._log_watch = LogWatch(settings.kafka)
@@ -126,7 +126,6 @@ class QueryApp:
             self._encoders.load(generation)
         for name in self._encoders.missing_rerankers(time.monotonic()):
             self._load_reranker(name)
-        self.metrics.serves(", ".join(sorted({generation.identity.model for generation in generations})))
         self.health.up("embedder")
 
     def _mailboxes(self) -> list[Mailbox]:
@@ -161,6 +160,15 @@ class QueryApp:
         for name in self._encoders.missing_rerankers(time.monotonic()):
             self._load_reranker(name)
         self._encoders.drop_unused()
+        if "embedder" in self.health.waiting_for:  # no searches come while the worker is not ready
+            for generation in self._encoders.served().values():
+                self._embedder.probe(generation)
+
+    def _note_embedder(self, error: UnavailableError | None) -> None:
+        if error is None:
+            self.health.up("embedder")
+        else:
+            self.health.down("embedder", error)
 
     def _load(self, generation: Generation) -> None:
         try:
@@ -181,8 +189,10 @@ class QueryApp:
             _log.info("query.reranker_loaded", reranker=name)
 
     def _tell_generations(self) -> None:
+        served = self._encoders.served()
+        self.metrics.serves(generation.identity.model for generation in served.values())
         self.metrics.active_generation.clear()
-        for collection, generation in self._encoders.served().items():
+        for collection, generation in served.items():
             self.metrics.active_generation.labels(collection).set(generation.generation_id)
 
     def _status(self, caller: Caller) -> dict[str, Any]:

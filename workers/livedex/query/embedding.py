@@ -8,7 +8,8 @@ time has all the cores, and whoever asks waits no longer than its own deadline, 
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import numpy as np
@@ -89,9 +90,14 @@ class _Waiter:
 class QueryEmbedder:
     """Embeds queries; any number of threads may ask."""
 
-    def __init__(self, encoders: Loaded, metrics: QueryMetrics, *, batch: int = BATCH, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self, encoders: Loaded, metrics: QueryMetrics, *, batch: int = BATCH, cache_bytes: int = CACHE_BYTES,
+        told: Callable[[UnavailableError | None], None] = lambda _: None,
+    ) -> None:  # fmt: skip
+        """`told` learns of each call of a model whether it was answered (None), or why it was not."""
         self._encoders = encoders
         self._metrics = metrics
+        self._told = told
         self._batch = batch
         self._lock = threading.Condition()  # never held while a model runs; notified of those who begin to wait
         self._cache = VectorCache(cache_bytes)
@@ -187,13 +193,28 @@ class QueryEmbedder:
             vectors = self._cache.found(generation.generation_id, texts)
         missing = [text for text in texts if text not in vectors]
         if missing:
-            made = self._encoders.encoder(generation).encode_queries(missing)
+            made = self._asked(generation, missing)
             # copies: a row that is kept would keep its whole batch
             new = {text: np.array(vector, np.float32) for text, vector in zip(missing, made, strict=True)}
             with self._lock:
                 self._cache.keep(generation.generation_id, new)
             vectors |= new
         return vectors
+
+    def _asked(self, generation: Generation, texts: Sequence[str]) -> Vector:
+        encoder = self._encoders.encoder(generation)
+        try:
+            made = encoder.encode_queries(texts)
+        except UnavailableError as error:
+            self._told(error)
+            raise
+        self._told(None)
+        return made
+
+    def probe(self, generation: Generation) -> None:
+        """Ask the model for a vector that nobody needs, to see whether it answers."""
+        with suppress(UnavailableError):
+            self._asked(generation, ["does it answer"])
 
 
 def _too_late() -> TimedOutError:

@@ -114,7 +114,10 @@ class Problems:
     def _away(self, error: UnavailableError) -> JSONResponse:
         if isinstance(error.__cause__, PoolTimeout) and error.dependency not in self._health.waiting_for:
             return problem(HTTPStatus.GATEWAY_TIMEOUT, "other searches kept every connection busy until the deadline")
-        self._health.down(error.dependency, error)
+        if (
+            error.dependency != "embedder"
+        ):  # which is told of by whoever asks it, also when nobody waits for the answer any more
+            self._health.down(error.dependency, error)
         return _unavailable(error)
 
     def add_to(self, app: FastAPI) -> None:

@@ -60,14 +60,14 @@ def test_passwords_in_the_address_are_not_shown() -> None:
     assert not any(secret in str(caught.value) for secret in ("of-the-server-31", "of-the-query-32"))
 
 
-@pytest.mark.parametrize("content", [b"of-the-token\nof-another", b"of-the-t\xf6ken", b""])
+@pytest.mark.parametrize("content", [b"sesame\nsesame-too", b"sesame-\xf6", b""])
 def test_a_file_without_one_token_is_told_without_it(tmp_path: Path, content: bytes) -> None:
     """What no header can carry would be quoted by who refuses it."""
     path = tmp_path / "token"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match="does not have one token") as caught:
         Server(url="http://127.0.0.1:1", token_file=path).headers()
-    assert "of-" not in str(caught.value)
+    assert "sesame" not in str(caught.value)
 
 
 @pytest.mark.parametrize("dialect", ["inference", "openai"])

@@ -217,7 +217,7 @@ def test_the_overview_says_when_it_cannot_know_the_log(desk: Desk, tokens: Path)
     desk.take(good("a", "one"))
     settings = desk.workers.settings(desk.config)
     for kafka, says in (
-        (KafkaSettings(bootstrap_servers=f"127.0.0.1:{free_port()}"), "kafka does not answer"),
+        (KafkaSettings(bootstrap_servers=f"127.0.0.1:{free_port()}"), "does not answer"),
         (KafkaSettings(), NO_KAFKA),
     ):
         app = QueryApp(settings.model_copy(update={"kafka": kafka, "api_tokens_file": tokens}))

@@ -1,12 +1,19 @@
 """What a log may hold besides plain records: transactions, gaps, and batches that cannot be taken apart."""
 
+import gzip
+import time
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
-from kafka import KafkaProducer
+from kafka import KafkaProducer, TopicPartition
+from kafka.record import default_records
 
-from livedex.index import unpacking
+from livedex import unpacking
+from livedex.config import KafkaSettings
+from livedex.doctor.kafka import KafkaChecks
 from livedex.index.app import IndexApp
+from livedex.kafka import LogEnds
 from support.kafka import Log
 from support.waiting import until
 from support.workers import Workers
@@ -83,13 +90,7 @@ def test_a_batch_that_would_unpack_to_too_much_is_a_dead_letter(
     topic = log.topic()
     config = workers.config(topic)
     workers.apply(config)
-    producer = KafkaProducer(
-        bootstrap_servers=workers.stack.kafka_bootstrap_servers, compression_type=codec, max_request_size=2**26
-    )
-    try:
-        producer.send(topic, key=b"bomb", value=b" " * (8 * 2**20), partition=0).get(timeout=20)
-    finally:
-        producer.close(timeout=5)
+    bomb(workers, topic, codec)
     log.send(topic, {"id": "after", "text": "A text that comes after it."})
     with workers.in_thread(IndexApp(workers.settings(config))):
         workers.caught_up(topic, {0: 2})
@@ -97,3 +98,53 @@ def test_a_batch_that_would_unpack_to_too_much_is_a_dead_letter(
     ((reason, detail),) = workers.rows("select reason, detail from livedex.dead_letters")
     assert reason == "unreadable"
     assert "unpacked it would have more than 4194304 bytes" in detail
+
+
+def bomb(workers: Workers, topic: str, codec: str = "gzip", partition: int = 0) -> None:
+    """Put a batch of 8 MiB into a topic's partition, packed."""
+    producer = KafkaProducer(
+        bootstrap_servers=workers.stack.kafka_bootstrap_servers, compression_type=codec, max_request_size=2**26
+    )
+    try:
+        producer.send(topic, key=b"bomb", value=b" " * (8 * 2**20), partition=partition).get(timeout=20)
+    finally:
+        producer.close(timeout=5)
+
+
+def test_who_only_looks_at_the_log_unpacks_no_more(workers: Workers, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A query worker and `livedex status`, whose process may index nothing: the age of what such a batch begins with is not
+    known, and that of the other partitions is.
+    """
+    monkeypatch.setattr(unpacking, "MOST_BYTES", 4 * 2**20)
+    monkeypatch.setattr(default_records, "gzip_decode", gzip.decompress)  # as in a process that has not asked Kafka yet
+    topic = log.topic(4)
+    packed, plain, empty, behind = (TopicPartition(topic, number) for number in range(4))
+    bomb(workers, topic)
+    late = int(time.time() - 100)
+    for partition in (plain, behind):
+        log.send(topic, {"id": "a", "text": "A text."}, partition=partition.partition, timestamp_ms=1000 * late)
+    bomb(workers, topic, partition=behind.partition)
+    positions = {packed: 0, plain: 0, empty: 0, behind: 0}
+    ends = LogEnds.ask(kafka_of(workers), positions, patience=5)
+    assert dict(ends.lag) == {packed: 1, plain: 1, empty: 0, behind: 2}
+    assert dict(ends.oldest) == {plain: late, behind: late}
+    assert ends.staleness(packed, late + 100) is None
+
+
+def test_the_doctor_unpacks_no_more_either(workers: Workers, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest record of a topic is that of the partitions that can be read."""
+    monkeypatch.setattr(unpacking, "MOST_BYTES", 4 * 2**20)
+    monkeypatch.setattr(default_records, "gzip_decode", gzip.decompress)
+    topic = log.topic(2)
+    bomb(workers, topic)
+    log.send(topic, {"id": "a", "text": "A text."}, partition=1, timestamp_ms=int(1000 * (time.time() - 100)))
+    checks, sources = KafkaChecks(kafka_of(workers)), cast("Any", {topic: None})
+    try:
+        assert checks.newest(sources) == {topic: pytest.approx(-100, abs=30)}
+    finally:
+        checks.close()
+
+
+def kafka_of(workers: Workers) -> KafkaSettings:
+    """Of these workers."""
+    return KafkaSettings(bootstrap_servers=workers.stack.kafka_bootstrap_servers)

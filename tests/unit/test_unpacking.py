@@ -5,10 +5,10 @@ import gzip
 import pytest
 import snappy  # type: ignore[import-untyped]
 from kafka import codec
-from kafka.record import default_records
+from kafka.record import default_records, legacy_records
 
-from livedex.index import unpacking
-from livedex.index.unpacking import TooLargeError, guard
+from livedex import unpacking
+from livedex.unpacking import TooLargeError, guard
 
 CODECS = {
     "gzip": (codec.gzip_encode, unpacking._gzip),
@@ -63,3 +63,7 @@ def test_the_client_unpacks_so() -> None:
     assert default_records.zstd_decode is unpacking._zstd
     assert default_records.lz4_decode is unpacking._lz4
     assert default_records.snappy_decode is unpacking._snappy
+    assert legacy_records.gzip_decode is unpacking._gzip
+    assert legacy_records.snappy_decode is unpacking._snappy
+    assert legacy_records.lz4_decode is unpacking._lz4
+    assert legacy_records.lz4_decode_old_kafka.__globals__["lz4_decode"] is unpacking._lz4

@@ -12,6 +12,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError, KafkaTimeoutError, RetriableError, UnknownTopicOrPartitionError, for_code
 
+from livedex import unpacking
 from livedex.config import KafkaSettings
 from livedex.core.continuity import Topic
 from livedex.errors import ConfigError, UnavailableError
@@ -38,6 +39,8 @@ def open_client(kind: type[C], settings: KafkaSettings, client_id: str, **option
     refused = sorted(PROTECTED & own.keys())
     if refused:
         raise ConfigError(f"the setting kafka.client sets {', '.join(refused)}, on which exactness depends: remove it")
+    if kind is KafkaConsumer:
+        unpacking.guard()
     link = Link(partial(_refuses, given))
     made = {**_common(settings, client_id), **options, **own, "kafka_client": link.make}
     with _explained(link, settings, given):
@@ -201,7 +204,8 @@ class LogEnds:
             with translated():
                 ends = _ends(consumer, positions, patience)
                 lag = {partition: max(0, end - positions[partition]) for partition, end in ends.items()}
-                return cls(lag=lag, oldest=_first_timestamps(consumer, positions, lag, patience))
+                behind = {partition: positions[partition] for partition, count in lag.items() if count}
+                return cls(lag=lag, oldest=timestamps_at(consumer, behind, patience))
         finally:
             consumer.close(autocommit=False, timeout_ms=1000)
 
@@ -226,18 +230,35 @@ def _ends_apart(consumer: KafkaConsumer, partitions: Sequence[TopicPartition], p
     return found
 
 
-def _first_timestamps(
-    consumer: KafkaConsumer, positions: Mapping[TopicPartition, int], lag: Mapping[TopicPartition, int], patience: float
+def timestamps_at(
+    consumer: KafkaConsumer, positions: Mapping[TopicPartition, int], patience: float
 ) -> dict[TopicPartition, float]:
-    behind = [partition for partition, count in lag.items() if count]
+    """When the first record at or after each position was written, in seconds since 1970: of those partitions that give it out
+    within `patience` seconds, and whose records can be read.
+    """
     found: dict[TopicPartition, float] = {}
-    if behind:
-        consumer.assign(behind)
-    for partition in behind:
-        consumer.seek(partition, positions[partition])
+    asked = set(positions)
+    if asked:
+        consumer.assign(list(asked))
+    for partition, offset in positions.items():
+        consumer.seek(partition, offset)
     deadline = time.monotonic() + patience
-    while len(found) < len(behind) and time.monotonic() < deadline:
-        for partition, records in consumer.poll(200).items():
-            found.setdefault(partition, records[0].timestamp / 1000)
+    while asked and time.monotonic() < deadline:
+        for partition, timestamp in _next_timestamps(consumer).items():
+            if timestamp is not None:
+                found[partition] = timestamp
             consumer.pause(partition)
+            asked.discard(partition)
     return found
+
+
+def _next_timestamps(consumer: KafkaConsumer) -> dict[TopicPartition, float | None]:
+    """Of the partitions that a poll brought records of; None where they cannot be read."""
+    try:
+        return {partition: records[0].timestamp / 1000 for partition, records in consumer.poll(200).items()}
+    except Exception as error:
+        # damaged, or larger than what is unpacked: whoever may write a topic must not keep the others' figures away
+        frame = unpacking.interrupted(error)
+        if frame is None:
+            raise
+        return {frame.f_locals["self"].topic_partition: None}

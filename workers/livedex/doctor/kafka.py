@@ -14,7 +14,7 @@ from livedex.core import health_rules
 from livedex.core.change import VersionMode
 from livedex.core.continuity import broken_log, broken_topic
 from livedex.errors import ConfigError
-from livedex.kafka import MAX_REQUEST_BYTES, describe, open_admin, open_client, topics_of, translated
+from livedex.kafka import MAX_REQUEST_BYTES, describe, open_admin, open_client, timestamps_at, topics_of, translated
 
 PATIENCE = 3.0  # seconds for the newest records
 TOPIC_RIGHTS, GROUP_RIGHTS = ("READ", "DESCRIBE"), ("READ",)
@@ -182,16 +182,10 @@ def _granted(row: Mapping[str, Any] | None) -> list[str] | None:
 def _newest(consumer: KafkaConsumer, topics: list[str]) -> dict[str, float]:
     partitions = [TopicPartition(topic, number) for topic in topics for number in consumer.partitions_for_topic(topic) or ()]
     begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
-    waiting = {partition for partition in partitions if ends[partition] > begins[partition]}
-    consumer.assign(list(waiting))
-    for partition in waiting:
-        consumer.seek(partition, ends[partition] - 1)
+    newest = {partition: ends[partition] - 1 for partition in partitions if ends[partition] > begins[partition]}
     found: dict[str, float] = {}
-    deadline = time.monotonic() + PATIENCE
-    while waiting and time.monotonic() < deadline:
-        for partition, records in consumer.poll(200).items():
-            ahead = records[0].timestamp / 1000 - time.time()
-            found[partition.topic] = max(ahead, found.get(partition.topic, ahead))
-            consumer.pause(partition)
-            waiting.discard(partition)
+    now = time.time()
+    for partition, timestamp in timestamps_at(consumer, newest, PATIENCE).items():
+        ahead = timestamp - now
+        found[partition.topic] = max(ahead, found.get(partition.topic, ahead))
     return found

@@ -21,7 +21,7 @@ from livedex.core.continuity import Topic
 from livedex.core.record import Record
 from livedex.core.trace_context import TraceContext
 from livedex.errors import ConfigError
-from livedex.index import mending, unpacking
+from livedex.index import mending
 from livedex.index.inspection import Inspection
 from livedex.index.reach import Reach
 from livedex.index.unreadable import UnreadableError, WithheldError, unreadable
@@ -67,7 +67,6 @@ class KafkaSource(ConsumerRebalanceListener):
     """A member of the consumer group. All methods but the listener's belong to one thread."""
 
     def __init__(self, settings: KafkaSettings, client_id: str) -> None:
-        unpacking.guard()
         self._settings = settings
         self._admin: KafkaAdminClient | None = None
         self._consumer = open_client(KafkaConsumer, settings, client_id, group_id=GROUP, **SETTINGS)

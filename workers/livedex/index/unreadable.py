@@ -5,7 +5,6 @@ A batch of the log is compressed and checked as a whole, so it is unreadable as 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
@@ -14,6 +13,7 @@ from livedex.core.change import Reason, Rejection
 from livedex.core.record import Record
 from livedex.errors import SystemicError
 from livedex.kafka import describe
+from livedex.unpacking import interrupted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ def unreadable(consumer: KafkaConsumer, error: Exception) -> UnreadableError | N
     apart; what it raises then depends on the codec. The batch that it was at work on is found in the frames that the error
     came through; the version is pinned, and tests with a broken log watch.
     """
-    frame = _frame(error, "_unpack_records")
+    frame = interrupted(error)
     batch = frame and frame.f_locals.get("batch")
     if frame is None or batch is None:
         return None
@@ -81,12 +81,3 @@ def unreadable(consumer: KafkaConsumer, error: Exception) -> UnreadableError | N
         raw=bytes(batch._buffer),  # noqa: SLF001 - see above
     )
     return UnreadableError(stretch, describe(error))
-
-
-def _frame(error: Exception, function: str) -> FrameType | None:
-    """The innermost frame of a function of this name that an error came through."""
-    trace, found = error.__traceback__, None
-    while trace is not None:
-        found = trace.tb_frame if trace.tb_frame.f_code.co_name == function else found
-        trace = trace.tb_next
-    return found

@@ -1,21 +1,20 @@
 """Bounds what a compressed batch of the log may unpack to: a broker limits its compressed bytes only, and 32 MiB of gzip can be
 32 GiB. The client (3.0.12) unpacks without a limit, by functions that it imports by name: the version is pinned, and tests with
-such batches watch. What is too large is a batch that cannot be read, and becomes a dead letter.
+such batches watch. What is too large is a batch that cannot be read: to the index worker a dead letter, to others unknown.
 """
 
 import struct
 import zlib
 from collections.abc import Callable, Iterator
 from io import BytesIO
-from types import ModuleType
+from types import FrameType, ModuleType
 
+from kafka import codec
 from kafka.codec import snappy_decode
 from kafka.record import default_records, legacy_records
 
-from livedex.kafka import MAX_REQUEST_BYTES
-
-# Of one batch, unpacked. Producers bound a batch before it is packed, livedex's own to MAX_REQUEST_BYTES.
-MOST_BYTES = 8 * MAX_REQUEST_BYTES
+# Of one batch, unpacked. Producers bound a batch before it is packed, livedex's own to an eighth of this (MAX_REQUEST_BYTES).
+MOST_BYTES = 256 * 2**20
 PIECE = 2**20  # bytes that are unpacked at a time
 _XERIAL = b"\x82SNAPPY\x00"
 
@@ -29,11 +28,25 @@ class TooLargeError(Exception):
 
 def guard() -> None:
     """Let the client unpack with a limit, in all its consumers of this process."""
-    modules: tuple[ModuleType, ...] = (default_records, legacy_records)
+    # codec too: `lz4_decode_old_kafka`, for logs of 0.8 and 0.9, unpacks by the function of that module
+    modules: tuple[ModuleType, ...] = (codec, default_records, legacy_records)
     for module in modules:
         for name, bounded in _BOUNDED.items():
             if hasattr(module, name):
                 setattr(module, name, bounded)
+
+
+def interrupted(error: BaseException) -> FrameType | None:
+    """Where the client took the records of a partition apart, of an error of `poll`; None when the error is about something
+    else. Its `self` is what was fetched of the partition, its `batch` the batch of the log.
+
+    Who polls on must pause or leave that partition: the client (3.0.12) would ask what it has used up for ever.
+    """
+    trace, found = error.__traceback__, None
+    while trace is not None:
+        found = trace.tb_frame if trace.tb_frame.f_code.co_name == "_unpack_records" else found
+        trace = trace.tb_next
+    return found
 
 
 def _joined(pieces: Iterator[bytes]) -> bytes:

@@ -82,8 +82,16 @@ def test_a_request_that_does_not_end_is_closed(address: tuple[str, int], sent: b
         until(lambda: closed(client, drip=b"X" if sent else b""), timeout=10, what="the server to close the connection")
 
 
+def test_a_second_request_that_came_with_the_first_has_to_end_too(address: tuple[str, int]) -> None:
+    """A complete one and half a body of the next in one packet, and then silence: nothing arrives that would be looked at."""
+    half = b"POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab"
+    with socket.create_connection(address, timeout=10) as client:
+        client.sendall(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n" + half)
+        until(lambda: closed(client, drip=b""), timeout=10, what="the server to close the connection")
+
+
 def closed(client: socket.socket, *, drip: bytes) -> bool:
-    """Whether the server closed it, after one more byte."""
+    """Whether the server closed it, after one more byte where there is one."""
     client.settimeout(0.2)
     try:
         client.sendall(drip)

@@ -23,6 +23,12 @@ class HastyProtocol(H11Protocol):
         super().data_received(data)
         self._hurry()
 
+    def on_response_complete(self) -> None:
+        """See uvicorn. What came with the request before is looked at now, and no more of it may come."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY:
+            self._hurry()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""
         self._rest()

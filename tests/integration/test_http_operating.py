@@ -10,8 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from livedex.config import KafkaSettings
+from livedex.core.change import CANARY_HEADER
 from livedex.encoders import ModelSpec
 from livedex.encoders.hash import HashEncoder
 from livedex.encoders.port import Vectors
@@ -55,9 +57,9 @@ def serving(workers: Workers, config: Path, **more: Any) -> Iterator[Callable[..
     app = QueryApp(workers.settings(config, **more))
     with workers.in_thread(app) as address, httpx.Client(base_url=address, timeout=20, trust_env=False) as client:
 
-        def ask(method: str, path: str, token: str | None = OPERATOR) -> httpx.Response:
-            headers = {"Authorization": f"Bearer {token}"} if token else {}
-            return client.request(method, path, headers=headers)
+        def ask(method: str, path: str, token: str | None = OPERATOR, **headers: str) -> httpx.Response:
+            shown = {"Authorization": f"Bearer {token}"} if token else {}
+            return client.request(method, path, headers={**shown, **headers})
 
         yield ask
 
@@ -125,6 +127,29 @@ def test_only_an_operators_token_changes_anything(desk: Desk, tokens: Path) -> N
         for path in paths:
             is_problem(ask("POST", path, None), 403, "LIVEDEX_API_TOKENS_FILE")
     assert desk.letters("state, attempts") == [("open", 1)]
+
+
+def test_each_route_asks_for_a_token(desk: Desk, tokens: Path) -> None:
+    """Of all that the OpenAPI document names, only health and metrics are for anybody; the header of canaries opens nothing."""
+    with serving(desk.workers, desk.config, api_tokens_file=tokens) as ask:
+        known = ask("GET", "/openapi.json", None).json()["paths"]
+        asked = {(method.upper(), path.replace("{number}", "1")) for path, methods in known.items() for method in methods}
+        for headers in ({}, {CANARY_HEADER: "1"}):
+            found = {(method, path) for method, path in asked if ask(method, path, None, **headers).status_code != 401}
+            assert found == {("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/metrics")}
+    assert ("POST", "/v1/dead-letters/1/discard") in asked
+    assert ("POST", "/v1/search") in asked
+
+
+def test_the_log_says_whose_token_changed_what(desk: Desk, tokens: Path) -> None:
+    """By its name in the tokens file."""
+    desk.take(bad("a"))
+    (number,) = desk.ids()
+    with capture_logs() as lines, serving(desk.workers, desk.config, api_tokens_file=tokens) as ask:
+        assert ask("POST", f"/v1/dead-letters/{number}/discard").json()["result"] == "discarded"
+    said = [{**line} for line in lines if line["event"] == "letters.changed"]
+    wanted = {"verb": "discard", "id": number, "token": "operator", "result": "discarded"}
+    assert [wanted.items() <= line.items() for line in said] == [True]
 
 
 def test_the_role_of_the_query_worker_is_not_enough(desk: Desk, tokens: Path) -> None:

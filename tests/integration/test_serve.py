@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from pathlib import Path
 
 import httpx
 import pytest
@@ -127,6 +128,21 @@ def test_other_machines_are_not_served_without_tokens(workers: Workers, host: st
     """An address that is not loopback is refused before anything listens."""
     with pytest.raises(ConfigError, match=r"LIVEDEX_HTTP_HOST.*LIVEDEX_API_TOKENS_FILE"):
         QueryApp(Settings(database_url=workers.database_url, embedder="hash", http_port=0, http_host=host))
+
+
+@pytest.mark.parametrize("command", ["index", "serve"])
+def test_a_worker_warns_of_a_secret_that_all_may_read(command: str, workers: Workers, tmp_path: Path) -> None:
+    """When it starts, with the command that mends it."""
+    path = tmp_path / "wire-password.txt"
+    path.write_text("of-the-endpoint-0123456789abcdef")
+    path.chmod(0o604)
+    with socket.create_server(("127.0.0.1", 0)) as taken:  # so that it ends
+        port = str(taken.getsockname()[1])
+        ports = {"LIVEDEX_HTTP_PORT": port, "LIVEDEX_METRICS_PORT": port}
+        done = workers.run(command, LIVEDEX_WIRE_PASSWORD_FILE=str(path), LIVEDEX_LOG_FORMAT="json", **ports)
+    assert '"event": "secrets.readable_by_all"' in done.stderr
+    assert f"chmod o-rwx {path}" in done.stderr
+    assert "of-the-endpoint" not in done.stderr
 
 
 def test_a_busy_port_is_one_line_and_exit_1(workers: Workers) -> None:

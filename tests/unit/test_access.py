@@ -195,5 +195,5 @@ def test_a_file_that_all_may_read_is_warned_of(write: Write) -> None:
         assert logs == []
         path.chmod(0o644)
         Tokens(path)
-    assert [(line["event"], line["log_level"]) for line in logs] == [("access.tokens_readable_by_all", "warning")]
+    assert [(line["event"], line["log_level"]) for line in logs] == [("secrets.readable_by_all", "warning")]
     assert "chmod" in logs[0]["remedy"]

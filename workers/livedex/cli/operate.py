@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from livedex import lifecycle, memory, observe
+from livedex import lifecycle, memory, observe, secret_files
 from livedex import migrate as migrations
 from livedex.cli.session import database, patiently, people, settings, warn
 from livedex.config import Settings
@@ -83,6 +83,7 @@ def _begin() -> tuple[Settings, lifecycle.Stop]:
     memory.share_arenas()
     chosen = settings()
     observe.configure_logging(chosen.log_format)
+    secret_files.warn_of_all(chosen)
     return chosen, stop
 
 

@@ -11,7 +11,6 @@ No token is ever logged or quoted in an error, and none is kept: what is compare
 import hashlib
 import hmac
 import re
-import stat
 import threading
 import time
 import tomllib
@@ -22,6 +21,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
+from livedex import secret_files
 from livedex.config import CollectionName
 from livedex.errors import ConfigError, LivedexError
 from livedex.observe import logger
@@ -105,7 +105,7 @@ class Tokens:
         self._seen = self._stamp()
         self._callers = read(path)
         self._looked_at = clock()
-        self._warn()
+        secret_files.warn_of(self._path, "LIVEDEX_API_TOKENS_FILE")
 
     def caller(self, token: str) -> Caller | None:
         """Who has this token; None when nobody has."""
@@ -134,7 +134,7 @@ class Tokens:
             _log.error("access.tokens_refused", why=str(error), in_force="the tokens of the version before")
             return
         _log.info("access.tokens_read", path=str(self._path), tokens=len(self._callers))
-        self._warn()
+        secret_files.warn_of(self._path, "LIVEDEX_API_TOKENS_FILE")
 
     def _stamp(self) -> tuple[int, ...]:
         """What changes when the file does; empty when it cannot be looked at, which `read` explains."""
@@ -143,10 +143,6 @@ class Tokens:
         except OSError:
             return ()
         return found.st_mode, found.st_mtime_ns, found.st_size, found.st_ino
-
-    def _warn(self) -> None:
-        if self._seen and self._seen[0] & stat.S_IROTH:
-            _log.warning("access.tokens_readable_by_all", path=str(self._path), remedy=f"chmod o-rwx {self._path}")
 
 
 def read(path: Path) -> Mapping[bytes, Caller]:

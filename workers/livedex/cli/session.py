@@ -36,9 +36,9 @@ def settings(path: Path | None = None) -> Settings:
     return config.load(path or settings_file.get())
 
 
-def patiently(work: Callable[[], T], *, patience: float = PATIENCE) -> T:
+def patiently(work: Callable[[], T]) -> T:
     """The result of `work`, tried again for a while when a dependency does not answer; then its UnavailableError."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + PATIENCE
     attempt = 0
     while True:
         try:

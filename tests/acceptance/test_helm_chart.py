@@ -187,6 +187,13 @@ def test_keda_scales_the_index_workers_up_to_their_partitions() -> None:
     }
 
 
+def test_metrics_that_vanish_scale_nothing_down() -> None:
+    """An empty answer of Prometheus is a failure, which the fallback is for, not a backlog of zero."""
+    scaled = one(manifests(*EVERYTHING), "ScaledObject")["spec"]
+    assert scaled["fallback"]["behavior"] == "currentReplicasIfHigher"
+    assert [trigger["metadata"]["ignoreNullValues"] for trigger in scaled["triggers"]] == ["false", "false"]
+
+
 def test_the_settings_are_livedexs_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file of the config map is read by livedex, and each variable of a container is one of its settings."""
     found = manifests()

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.accept
 CHART = Path(__file__).parents[2] / "ops" / "helm" / "livedex"
 EVERYTHING = (
     "keda.enabled=true", "keda.eventsPerWorker=50", "keda.authenticationRef=prometheus", "monitoring.enabled=true",
-    "monitoring.labels.release=kube-prometheus", "secretFiles[0].name=kafka-tls", "secretFiles[0].secret=kafka-tls",
+    "monitoring.namespace=monitoring", "monitoring.labels.release=kube-prometheus", "secretFiles[0].name=kafka-tls", "secretFiles[0].secret=kafka-tls",
     "imagePullSecrets[0].name=registry", "index.priorityClassName=high", "serve.nodeSelector.disk=ssd",
     "env[0].name=LIVEDEX_EMBEDDER_URL", "env[0].value=http://tei:8080",
     "networkPolicy.searchFrom[0].podSelector.matchLabels.app=web",
@@ -192,6 +192,32 @@ def test_metrics_that_vanish_scale_nothing_down() -> None:
     scaled = one(manifests(*EVERYTHING), "ScaledObject")["spec"]
     assert scaled["fallback"]["behavior"] == "currentReplicasIfHigher"
     assert [trigger["metadata"]["ignoreNullValues"] for trigger in scaled["triggers"]] == ["false", "false"]
+
+
+def ingress(found: Sequence[Manifest], component: str) -> list[Any]:
+    """Who may connect to a worker."""
+    (rule,) = one(found, "NetworkPolicy", component)["spec"]["ingress"]
+    peers: list[Any] = rule["from"]
+    return peers
+
+
+@pytest.mark.parametrize("component", ["index", "serve"])
+def test_prometheus_is_let_in(component: str) -> None:
+    """With monitoring the policies of both workers name the namespace of Prometheus, besides whom metricsFrom names."""
+    prometheus = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "observing"}}}
+    named = ("monitoring.enabled=true", "monitoring.namespace=observing")
+    assert prometheus in ingress(manifests(*named), component)
+    agent = {"podSelector": {"matchLabels": {"app": "agent"}}}
+    both = ingress(manifests(*named, "networkPolicy.metricsFrom[0].podSelector.matchLabels.app=agent"), component)
+    assert prometheus in both
+    assert agent in both
+
+
+def test_prometheus_is_not_locked_out_unnoticed() -> None:
+    """Monitoring behind a policy that lets nobody read metrics is refused; either way to name somebody will do, or no policy."""
+    assert rendered("monitoring.enabled=true", code=1) == ""
+    for remedy in ("networkPolicy.metricsFrom[0].podSelector.matchLabels.app=agent", "networkPolicy.enabled=false"):
+        assert "kind: PodMonitor" in rendered("monitoring.enabled=true", remedy)
 
 
 def test_the_settings_are_livedexs_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

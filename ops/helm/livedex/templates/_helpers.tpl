@@ -122,3 +122,18 @@ readinessProbe:
   timeoutSeconds: 3
   failureThreshold: 2
 {{- end }}
+
+{{/* who may read metrics. Prometheus is hardly ever a pod that may search: refused, it would page for workers that are well */}}
+{{- define "livedex.metricsFrom" -}}
+{{- $from := .Values.networkPolicy.metricsFrom -}}
+{{- if .Values.monitoring.enabled -}}
+{{- with .Values.monitoring.namespace -}}
+{{- $labels := dict "kubernetes.io/metadata.name" . -}}
+{{- $from = append $from (dict "namespaceSelector" (dict "matchLabels" $labels)) -}}
+{{- end -}}
+{{- if not $from -}}
+{{- fail "monitoring.enabled with networkPolicy.enabled: name the namespace of your Prometheus in monitoring.namespace, or who may read metrics in networkPolicy.metricsFrom" -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $from -}}
+{{- end }}

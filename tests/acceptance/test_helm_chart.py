@@ -1,27 +1,17 @@
 """ops/helm/livedex: rendered by Helm, each object checked with the schemas of Kubernetes, KEDA and the Prometheus operator."""
 
 import json
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from livedex.config import load
 from livedex.lifecycle import GRACE
 from support.deploy import schemas, tools
+from support.deploy.chart import CHART, EVERYTHING, containers, manifests, one, rendered
 
 pytestmark = pytest.mark.accept
 
-CHART = Path(__file__).parents[2] / "ops" / "helm" / "livedex"
-EVERYTHING = (
-    "keda.enabled=true", "keda.eventsPerWorker=50", "keda.authenticationRef=prometheus", "monitoring.enabled=true",
-    "monitoring.namespace=monitoring", "monitoring.labels.release=kube-prometheus", "secretFiles[0].name=kafka-tls", "secretFiles[0].secret=kafka-tls",
-    "imagePullSecrets[0].name=registry", "index.priorityClassName=high", "serve.nodeSelector.disk=ssd",
-    "env[0].name=LIVEDEX_EMBEDDER_URL", "env[0].value=http://tei:8080",
-    "networkPolicy.searchFrom[0].podSelector.matchLabels.app=web",
-)  # fmt: skip
 VARIANTS = {
     "defaults": (),
     "everything": EVERYTHING,
@@ -29,25 +19,6 @@ VARIANTS = {
     "egress is open": ("networkPolicy.to=null",),
     "settings are a secret": ("configSecret=livedex-settings",),
 }
-Manifest = dict[str, Any]
-
-
-def rendered(*values: str, code: int = 0) -> str:
-    """What Helm makes of the chart with these values."""
-    sets = [part for value in values for part in ("--set", value)]
-    arguments = ("template", "docs", str(CHART), "--namespace", "search", "--kube-version", schemas.VERSION, *sets)
-    return tools.run("helm", *arguments, code=code)
-
-
-def manifests(*values: str) -> list[Manifest]:
-    """The objects of it."""
-    return [found for found in yaml.safe_load_all(rendered(*values)) if found]
-
-
-def one(found: Sequence[Manifest], kind: str, ends: str = "") -> Manifest:
-    """The object of a kind whose name ends so."""
-    (chosen,) = [m for m in found if m["kind"] == kind and m["metadata"]["name"].endswith(ends)]
-    return chosen
 
 
 @pytest.fixture(scope="module")
@@ -95,15 +66,6 @@ def test_a_mistake_is_found(location: str, right: str, wrong: str) -> None:
     assert right in text
     found = check(location, text.replace(right, wrong), code=1)
     assert "statusInvalid" in {resource["status"] for resource in found}
-
-
-def containers(found: Sequence[Manifest]) -> Iterator[tuple[Manifest, Manifest]]:
-    """Each container of each pod, with the pod's spec."""
-    for manifest in found:
-        if manifest["kind"] in ("Deployment", "Job"):
-            pod = manifest["spec"]["template"]["spec"]
-            for container in (*pod.get("initContainers", ()), *pod["containers"]):
-                yield pod, container
 
 
 def test_no_container_may_more_than_it_needs() -> None:
@@ -194,32 +156,6 @@ def test_metrics_that_vanish_scale_nothing_down() -> None:
     assert [trigger["metadata"]["ignoreNullValues"] for trigger in scaled["triggers"]] == ["false", "false"]
 
 
-def ingress(found: Sequence[Manifest], component: str) -> list[Any]:
-    """Who may connect to a worker."""
-    (rule,) = one(found, "NetworkPolicy", component)["spec"]["ingress"]
-    peers: list[Any] = rule["from"]
-    return peers
-
-
-@pytest.mark.parametrize("component", ["index", "serve"])
-def test_prometheus_is_let_in(component: str) -> None:
-    """With monitoring the policies of both workers name the namespace of Prometheus, besides whom metricsFrom names."""
-    prometheus = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "observing"}}}
-    named = ("monitoring.enabled=true", "monitoring.namespace=observing")
-    assert prometheus in ingress(manifests(*named), component)
-    agent = {"podSelector": {"matchLabels": {"app": "agent"}}}
-    both = ingress(manifests(*named, "networkPolicy.metricsFrom[0].podSelector.matchLabels.app=agent"), component)
-    assert prometheus in both
-    assert agent in both
-
-
-def test_prometheus_is_not_locked_out_unnoticed() -> None:
-    """Monitoring behind a policy that lets nobody read metrics is refused; either way to name somebody will do, or no policy."""
-    assert rendered("monitoring.enabled=true", code=1) == ""
-    for remedy in ("networkPolicy.metricsFrom[0].podSelector.matchLabels.app=agent", "networkPolicy.enabled=false"):
-        assert "kind: PodMonitor" in rendered("monitoring.enabled=true", remedy)
-
-
 def test_the_settings_are_livedexs_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file of the config map is read by livedex, and each variable of a container is one of its settings."""
     found = manifests()
@@ -234,18 +170,6 @@ def test_the_settings_are_livedexs_own(tmp_path: Path, monkeypatch: pytest.Monke
     assert settings.kafka.bootstrap_servers == "kafka:9092"
 
 
-def test_the_rules_are_those_of_the_project() -> None:
-    """Each file of rules in ops/prometheus becomes a PrometheusRule with its groups, and monitors name the jobs as they do."""
-    found = manifests(*EVERYTHING)
-    files = sorted((CHART.parents[1] / "prometheus").glob("livedex.*.yml"))
-    assert files
-    groups = [group for path in files for group in yaml.safe_load(path.read_text())["groups"]]
-    made = [m for m in found if m["kind"] == "PrometheusRule"]
-    assert [group for rule in made for group in rule["spec"]["groups"]] == groups
-    jobs = [m["spec"]["podMetricsEndpoints"][0]["relabelings"][0]["replacement"] for m in found if m["kind"] == "PodMonitor"]
-    assert jobs == ["livedex-index", "livedex-serve"]
-
-
 def test_the_settings_may_be_a_secret() -> None:
     """With configSecret every container reads livedex.toml from there, and no ConfigMap is made."""
     found = manifests("configSecret=livedex-settings")
@@ -255,5 +179,6 @@ def test_the_settings_may_be_a_secret() -> None:
 
 
 def test_a_missing_secret_is_said() -> None:
-    """Without the name of the secret with the tokens nothing is rendered."""
+    """Without the name of the secret with the tokens nothing is rendered, nor without that of the canary's."""
     assert rendered("apiTokens.secret=", code=1) == ""
+    assert rendered("canary.enabled=true", code=1) == ""

@@ -81,6 +81,18 @@ def test_the_workers_find_the_stack(services: dict[str, Any]) -> None:
     assert names <= set(Settings.model_fields)
 
 
+def test_the_alerts_find_a_canary(services: dict[str, Any]) -> None:
+    """Where Prometheus has the rules of the canary, one runs: the index worker's, which asks the query worker beside it."""
+    rules = yaml.safe_load((COMPOSE.parent / "prometheus" / "prometheus.example.yml").read_text(encoding="utf-8"))["rule_files"]
+    assert "livedex.canary.yml" in rules
+    serve = {**{name: field.default for name, field in Settings.model_fields.items()}, **_given(services["serve"])}
+    assert _given(services["index"])["canary_url"] == f"http://{serve['http_host']}:{serve['http_port']}"
+
+
+def _given(service: dict[str, Any]) -> dict[str, str]:
+    return {name.removeprefix(PREFIX).lower(): value for name, value in service["environment"].items()}
+
+
 def test_what_is_mounted_is_there(services: dict[str, Any]) -> None:
     """Each folder of this repository that a container sees exists, and it cannot change it."""
     seen = [volume for service in services.values() for volume in service.get("volumes", ()) if volume.startswith("./")]

@@ -53,6 +53,21 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- end }}
 
+{{/* of a worker: the commands of the hook send no spans */}}
+{{- define "livedex.tracing" -}}
+{{- with .Values.tracing.endpoint }}
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ . | quote }}
+{{- end }}
+{{- end }}
+
+{{/* the port of the collector: the one that its address names, or that of its scheme */}}
+{{- define "livedex.tracingPort" -}}
+{{- $url := urlParse .Values.tracing.endpoint -}}
+{{- $named := regexFind ":[0-9]+$" $url.host | trimPrefix ":" -}}
+{{- $named | default (eq $url.scheme "https" | ternary "443" "80") -}}
+{{- end }}
+
 {{- define "livedex.mounts" -}}
 - {name: config, mountPath: /etc/livedex/livedex.toml, subPath: livedex.toml, readOnly: true}
 - {name: cache, mountPath: /var/cache/livedex}

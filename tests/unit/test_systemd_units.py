@@ -15,7 +15,12 @@ FOLDER = Path(__file__).parents[2] / "ops" / "systemd"
 UNITS = ("livedex-index@.service", "livedex-serve.service")
 EXPOSURE = 15  # tenths, of 100; what systemd rates as well protected ends at 20
 # of those that others imply, such as ProtectSystem by DynamicUser, none
-HARDENING = ("DynamicUser=yes", "PrivateDevices=yes", "CapabilityBoundingSet=", "SystemCallFilter=@system-service")
+HARDENING = (
+    ("DynamicUser=yes", "User=livedex"),
+    ("PrivateDevices=yes",),
+    ("CapabilityBoundingSet=",),
+    ("SystemCallFilter=@system-service",),
+)
 
 
 def analyze(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -58,13 +63,13 @@ def test_a_service_is_locked_up(unit: str) -> None:
     assert done.returncode == 0, done.stdout[-300:]
 
 
-@pytest.mark.parametrize("line", HARDENING)
-def test_the_measure_notices_what_is_taken_away(line: str, tmp_path: Path) -> None:
-    """Without any one of these lines a unit is no longer below the threshold, or is less protected than before."""
-    text = (FOLDER / UNITS[1]).read_text()
-    assert f"\n{line}\n" in text
+@pytest.mark.parametrize("lines", HARDENING, ids=" ".join)
+def test_the_measure_notices_what_is_taken_away(lines: tuple[str, ...], tmp_path: Path) -> None:
+    """Without any one of these a unit is no longer below the threshold, or is less protected than before."""
+    kept = (FOLDER / UNITS[1]).read_text().splitlines()
+    assert set(lines) <= set(kept)
     opened = tmp_path / UNITS[1]
-    opened.write_text(text.replace(f"\n{line}\n", "\n"))
+    opened.write_text("\n".join(line for line in kept if line not in lines))
     assert _exposure(opened) > _exposure(FOLDER / UNITS[1])
 
 
@@ -88,6 +93,13 @@ def test_it_sets_what_livedex_knows(unit: str) -> None:
     names = {one.partition("=")[0].removeprefix(PREFIX).lower() for one in assigned if one.startswith(PREFIX)}
     assert names - {"config"} <= set(Settings.model_fields)
     assert "database_url" not in names
+
+
+def test_who_shares_a_cache_is_the_same_user() -> None:
+    """All units have one cache folder and one dynamic user, by name: else each start would give the folder to another one."""
+    for unit in map(settings, UNITS):
+        assert unit["CacheDirectory"] == ["livedex"]
+        assert (unit["DynamicUser"], unit["User"]) == (["yes"], ["livedex"])
 
 
 def test_both_are_locked_up_alike() -> None:

@@ -59,9 +59,13 @@ def test_nothing_is_reachable_from_elsewhere(services: dict[str, Any]) -> None:
 
 
 def test_services_say_when_they_are_healthy(services: dict[str, Any]) -> None:
-    """Each has a check; that of the workers is in their image."""
-    checked = {name for name, service in services.items() if service.get("healthcheck", {}).get("test")}
-    assert checked == services.keys() - {"migrate", "apply", "index", "serve"}
+    """Each has a check, and a worker's asks at its own port: they share a network, and would vouch for each other."""
+    checked = {name: service["healthcheck"]["test"] for name, service in services.items() if "healthcheck" in service}
+    assert checked.keys() == services.keys() - {"migrate", "apply"}
+    defaults = {name: str(field.default) for name, field in Settings.model_fields.items()}
+    for worker, setting in (("index", "metrics_port"), ("serve", "http_port")):
+        port = {**defaults, **_given(services[worker])}[setting]
+        assert checked[worker] == ["CMD", "python", "-I", "/opt/livedex/healthy.py", port]
 
 
 def test_without_a_profile_it_is_the_stack_alone(services: dict[str, Any]) -> None:

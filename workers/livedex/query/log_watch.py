@@ -1,5 +1,6 @@
 """How far the log is ahead of the index, for people who look at it: Kafka is asked rarely, and only while somebody looks."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from livedex.kafka import LogEnds
 
 LOOK_EVERY = 4.0  # seconds between looks at the log, however many ask
+KEPT = 10.0  # seconds that a look is told of: until the next has ended, where somebody keeps asking
 NO_KAFKA = "this query worker knows no Kafka: set LIVEDEX_KAFKA_BOOTSTRAP_SERVERS for it too"
 
 
@@ -22,7 +24,7 @@ NO_KAFKA = "this query worker knows no Kafka: set LIVEDEX_KAFKA_BOOTSTRAP_SERVER
 class Look:
     """What the last look at the log gave."""
 
-    at: float  # time.time()
+    at: float  # time.time() when it ended
     ends: "LogEnds | None" = None  # None: there is no answer, `problem` says why
     problem: str | None = None
 
@@ -40,21 +42,25 @@ class LogWatch:
         self._last: Look | None = None
 
     def ends(self, positions: Mapping["TopicPartition", int]) -> Look | None:
-        """The last look, None before the first one has ended. A new one begins when the last is old."""
+        """The last look, None while there is none of the last seconds. A new one begins when the last is old.
+
+        Nobody may have asked for hours: what was true then must not be taken for what is.
+        """
         if not self._known:
             return Look(at=self._clock(), problem=NO_KAFKA)
         with self._lock:
-            old = self._last is None or self._clock() - self._last.at > LOOK_EVERY
-            if old and not self._looking:
+            age = self._clock() - self._last.at if self._last is not None else math.inf
+            if age > LOOK_EVERY and not self._looking:
                 self._looking = True
                 threading.Thread(target=self._look, args=(dict(positions),), name="log-watch", daemon=True).start()
-            return self._last
+            return self._last if age <= KEPT else None
 
     def _look(self, positions: Mapping["TopicPartition", int]) -> None:
         from livedex.kafka import LogEnds
 
         try:
-            found = Look(at=self._clock(), ends=LogEnds.ask(self._settings, positions))
+            ends = LogEnds.ask(self._settings, positions)
+            found = Look(at=self._clock(), ends=ends)
         except Exception as error:  # noqa: BLE001 - whatever the client raises, it is told to who looks
             found = Look(at=self._clock(), problem=first_line(error))
         with self._lock:

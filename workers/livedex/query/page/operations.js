@@ -13,8 +13,9 @@ const OFTEN = 4000; // ms between looks while the view is open,
 const SELDOM = 15000; // while only the search is,
 const STATUS_EVERY = 12000; // and between those that count documents
 const WINDOW = 900; // seconds that the charts show
+const GLANCE = 30; // seconds that the line at the top stays while Kafka is asked
 
-const known = { overview: null, status: null, statusAt: 0, since: null };
+const known = { overview: null, status: null, statusAt: 0, logAt: 0 };
 const history = new Map(); // of each collection: [[at, staleness]]
 let charts = null;
 let timer = null;
@@ -58,7 +59,9 @@ async function look() {
   if (known.overview.log.state === "asking") setTimeout(refresh, 800);
 }
 
-function remember({ at, partitions: rows }) {
+function remember({ at, log, partitions: rows }) {
+  if (log.state !== "known") return;
+  known.logAt = at;
   for (const name of new Set(rows.map((row) => row.collection))) {
     const stale = worst(rows.filter((row) => row.collection === name));
     if (stale === null) continue;
@@ -73,10 +76,11 @@ function choose(names) {
 
 /** The line at the top of every view. */
 function glance() {
-  const rows = known.overview.partitions;
+  const { at, log, partitions: rows } = known.overview;
+  if (log.state === "asking" && at - known.logAt < GLANCE) return;
   const stale = worst(rows);
   const says = { good: "Up to date", warn: `${seconds(stale ?? 0)} behind`, bad: `${seconds(stale ?? 0)} behind` };
-  pill(level(stale), says[level(stale)] ?? (rows.length ? (known.overview.log.state === "asking" ? "Asking Kafka" : "Staleness unknown") : "Nothing indexed"));
+  pill(level(stale), says[level(stale)] ?? (rows.length ? (log.state === "asking" ? "Asking Kafka" : "Staleness unknown") : "Nothing indexed"));
 }
 
 function draw() {

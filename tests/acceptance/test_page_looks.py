@@ -125,7 +125,15 @@ def away(page: Page) -> None:
     page.context.set_offline(False)
 
 
-STATES: list[Callable[[Page], None]] = [locked, dialog, idle, results, nothing, refused, operations, discarding, away]
+def reference(page: Page) -> None:
+    """What is drawn from the OpenAPI document."""
+    page.goto("/docs")
+    expect(page.locator("#form-SearchRequest")).to_be_visible()
+
+
+STATES: tuple[Callable[[Page], None], ...] = (
+    locked, dialog, idle, results, nothing, refused, operations, discarding, away, reference,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

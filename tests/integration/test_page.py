@@ -141,17 +141,39 @@ def test_the_files_are_served_with_a_strict_policy(served: Site) -> None:
             "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
             "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
         )
-        for path in ("/", "/page/page.css", "/page/main.js", "/page/icon.svg"):
+        for path in ("/", "/docs", "/page/page.css", "/page/main.js", "/page/icon.svg"):
             found = client.get(path)
             assert found.status_code == 200
             assert {name: found.headers[name] for name in HEADERS} == dict(HEADERS)
+            assert (found.headers["x-content-type-options"], found.headers["referrer-policy"]) == ("nosniff", "no-referrer")
             assert client.head(path).headers["etag"] == found.headers["etag"]
             again = client.get(path, headers={"If-None-Match": found.headers["etag"]})
             assert (again.status_code, again.content) == (304, b"")
-        for path in ("/page/", "/page/index.html", "/page/../access.py", "/page/%2e%2e/access.py", "/page/absent.js"):
+        other_names = ("/redoc", "/docs/oauth2-redirect", "/page/index.html", "/page/docs.html")
+        for path in (*other_names, "/page/", "/page/../access.py", "/page/%2e%2e/access.py", "/page/absent.js"):
             assert client.get(path).status_code == 401
             assert client.get(path, headers={"Authorization": f"Bearer {OPERATOR}"}).status_code == 404
         assert client.post("/").status_code == 405
+
+
+def test_the_reference_is_drawn_from_the_openapi_document(chromium: Browser, served: Site, account: Account) -> None:
+    """By files of the worker alone: nothing from elsewhere is loaded beside the token, nor would it be let run."""
+    document = httpx.get(f"{served.address}/openapi.json", trust_env=False).json()
+    with opened(chromium, served.address, account) as page:
+        page.goto("/docs")
+        for path, verbs in document["paths"].items():
+            for verb in verbs:
+                expect(page.locator("section h3").get_by_text(path, exact=True).first).to_be_visible()
+                assert f"{verb.upper()} {path}" in texts(page, "section h3")
+        for name, form in document["components"]["schemas"].items():
+            shown = [text.removesuffix(" *") for text in texts(page, f"#form-{name} td.main")]
+            assert shown == list(form.get("properties", {})), name
+        fields = page.locator("#form-SearchRequest tr", has_text="per_document")
+        expect(fields).to_contain_text("1 to 1000; default 1")
+        page.locator("#reference .routes a", has_text="GET /v1/overview").click()
+        page.wait_for_function("document.querySelector('[id=\"get-%2Fv1%2Foverview\"]').getBoundingClientRect().top < 200")
+        page.click("#brand")
+        expect(page.locator("#search-form")).to_be_visible()
 
 
 def test_everything_on_the_page_works(chromium: Browser, served: Site, account: Account) -> None:
@@ -278,6 +300,10 @@ def _use_frame(page: Page) -> None:
             page.click(link)
         assert has in other.value.content()
         other.value.close()
+    with page.expect_popup() as other:
+        page.click("#to-docs")
+    other.value.click("#link-0")
+    other.value.close()
     ground = "getComputedStyle(document.body).backgroundColor"
     light = page.evaluate(ground)
     for label in ("light", "dark", "automatic"):

@@ -69,7 +69,9 @@ class QueryApp:
         self.http = HttpServer(self._application(), listen(settings.http_host, settings.http_port, "LIVEDEX_HTTP_PORT"))
 
     def _application(self) -> FastAPI:
-        app = FastAPI(title="livedex", version=__version__, summary="Search an index that follows a log, seconds fresh.")
+        summary = "Search an index that follows a log, seconds fresh."
+        # FastAPI's own pages load scripts from elsewhere: /docs is one of page_routes
+        app = FastAPI(title="livedex", version=__version__, summary=summary, docs_url=None, redoc_url=None)
         app.add_middleware(LimitBody)
         pages, without_token = page_routes()
         app.add_middleware(CheckToken, tokens=self._tokens, also_open=without_token)

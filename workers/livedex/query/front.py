@@ -16,7 +16,7 @@ SEARCH = "/v1/search"
 SEARCHES = {SEARCH: MAX_BODY_BYTES, "/v1/search/batch": MAX_BATCH_BODY_BYTES}
 
 # Everything else needs a token, a path that is not there included.
-OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"})
+OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
 _CALLER, _CODES = "livedex.caller", "livedex.codes"  # in the request's scope
 
 

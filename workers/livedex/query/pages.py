@@ -1,6 +1,8 @@
-"""The page at `/`: files of this package, as they are. It asks the routes under /v1 with the token that is typed into it.
+"""The page at `/` and the reference at `/docs`: files of this package, as they are. The page asks the routes under /v1 with the
+token that is typed into it; the reference draws /openapi.json. They share an origin, so what ran in one could read the token
+of the other.
 
-What it shows comes from documents and records of anybody, so nothing but these files may run or be loaded.
+What the page shows comes from documents and records of anybody, so nothing but these files may run or be loaded.
 """
 
 import hashlib
@@ -11,15 +13,14 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 FOLDER = "/page/"
+PAGES = {"index.html": "/", "docs.html": "/docs"}  # and where they are
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
-HEADERS = {
+HEADERS = {  # besides those of every answer, see http_server
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
         "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
     ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-cache",  # asked for each time, sent when it changed
@@ -27,14 +28,14 @@ HEADERS = {
 
 
 def _read() -> dict[str, bytes]:
-    """The files by the path that they are asked for with; the page itself is `/`."""
+    """The files by the path that they are asked for with."""
     folder = resources.files("livedex.query") / "page"
-    files = {FOLDER + file.name: file.read_bytes() for file in folder.iterdir() if _type(file.name)}
-    return {"/": files.pop(f"{FOLDER}index.html"), **files}
+    files = [file for file in folder.iterdir() if _type(file.name)]
+    return {PAGES.get(file.name, FOLDER + file.name): file.read_bytes() for file in files}
 
 
 def _type(path: str) -> str | None:
-    return _TYPES.get(path[path.rfind(".") :]) if path != "/" else _TYPES[".html"]
+    return _TYPES[".html"] if path in PAGES.values() else _TYPES.get(path[path.rfind(".") :])
 
 
 def page_routes() -> tuple[APIRouter, frozenset[str]]:

@@ -32,6 +32,15 @@ export function icon(name) {
   return s("svg", { "aria-hidden": "true" }, use);
 }
 
+let links = 0;
+
+/** A link to a place of the same page. */
+export function to(place, ...children) {
+  const made = h("a", { id: `link-${links++}` }, ...children);
+  made.setAttribute("href", `#${encodeURIComponent(place)}`);
+  return made;
+}
+
 /** A button that calls `act` when it is pressed. Its id names it to whoever looks for it again. */
 export function button(id, kind, act, ...children) {
   const made = h("button", { id, type: "button", class: kind }, ...children);

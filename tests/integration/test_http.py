@@ -315,6 +315,23 @@ def test_operators_find_health_status_and_documentation(served: Served) -> None:
     assert served.client.get("/docs").status_code == 200
 
 
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "127.3.2.1", "[::1]:8080", "[::1]"])
+def test_without_tokens_the_machines_own_names_are_answered(served: Served, host: str) -> None:
+    """With any port: that of a forwarded one is another."""
+    assert served.client.get("/v1/status", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", "192.0.2.1:8080",
+             "[2001:db8::1]", "localhost:8080@evil.example", "[localhost]", "127.0.0.1, evil.example", ""],
+)  # fmt: skip
+def test_without_tokens_a_foreign_host_is_refused(served: Served, host: str) -> None:
+    """A name of somebody's that points to this machine must not let his pages read the index (DNS rebinding)."""
+    for path in ("/v1/status", "/v1/search?q=x", "/", "/metrics", "/absent"):
+        is_problem(served.client.get(path, headers={"Host": host}), 421, "localhost and loopback addresses only")
+    assert served.client.get("/v1/status").status_code == 200
+
+
 def test_the_openapi_document_describes_the_errors_that_come(served: Served) -> None:
     """No route promises FastAPI's own 422, which never comes."""
     paths = served.client.get("/openapi.json").json()["paths"]

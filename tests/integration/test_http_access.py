@@ -187,6 +187,9 @@ def test_with_tokens_other_machines_are_served(workers: Workers, file: Path) -> 
         port = app.http.address.rpartition(":")[2]
         response = httpx.get(f"http://127.0.0.1:{port}/v1/search", params={"q": "x"}, timeout=20, trust_env=False)
         assert response.status_code == 401
+        headers = {"Host": "search.example", **bearer(ALL)}
+        response = httpx.get(f"http://127.0.0.1:{port}/v1/status", headers=headers, timeout=20, trust_env=False)
+        assert response.status_code == 200, "where tokens are asked for, a proxy's name will do"
 
 
 def test_the_command_line_shows_its_token(

@@ -25,7 +25,7 @@ from livedex.query.access import Caller, Tokens
 from livedex.query.active import Encoders, OpenEncoder
 from livedex.query.answering import Answering
 from livedex.query.embedding import QueryEmbedder
-from livedex.query.front import CheckToken, CountSearches, LimitBody
+from livedex.query.front import CheckHost, CheckToken, CountSearches, LimitBody
 from livedex.query.letter_desk import LetterDesk
 from livedex.query.log_watch import LogWatch
 from livedex.query.mailbox import Mailbox
@@ -75,6 +75,8 @@ class QueryApp:
         app.add_middleware(LimitBody)
         pages, without_token = page_routes()
         app.add_middleware(CheckToken, tokens=self._tokens, also_open=without_token)
+        if self._tokens is None:
+            app.add_middleware(CheckHost)
         app.add_middleware(CountSearches, metrics=self.metrics)  # outside of the others: it sees every answer
         app.add_middleware(TraceRequests, tracer=self._tracer)
         problems = Problems(self.health)

@@ -1,5 +1,8 @@
 """What stands before the routes: each request is counted, its caller known and its body small, before anything is parsed."""
 
+import ipaddress
+import re
+from collections.abc import Sequence
 from http import HTTPStatus
 
 from starlette.datastructures import Headers
@@ -17,6 +20,7 @@ SEARCHES = {SEARCH: MAX_BODY_BYTES, "/v1/search/batch": MAX_BATCH_BODY_BYTES}
 
 # Everything else needs a token, a path that is not there included.
 OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
+_HOST = re.compile(r"(\[(?P<address>[0-9a-fA-F:.]+)\]|(?P<name>[^:\[\]]+))(:[0-9]*)?")
 _CALLER, _CODES = "livedex.caller", "livedex.codes"  # in the request's scope
 
 
@@ -63,6 +67,35 @@ class CountSearches:
 def answered_each(scope: Scope, codes: list[int]) -> None:
     """Say that this request had several searches, and how each ended."""
     scope[_CODES].extend(codes)
+
+
+class CheckHost:
+    """Where no tokens are asked for, answers only who asked for this machine by a name of the loopback: the page of somebody
+    else, whose own name was made to point here, is refused.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http" or is_loopback(Headers(scope=scope).getlist("host")):
+            await self._app(scope, receive, send)
+            return
+        says = "without tokens this worker answers to localhost and loopback addresses only: ask 127.0.0.1, or set up tokens"
+        await problem(HTTPStatus.MISDIRECTED_REQUEST, says)(scope, receive, send)
+
+
+def is_loopback(hosts: Sequence[str]) -> bool:
+    """Whether there is one Host, and it is localhost or an address of the loopback, with any port."""
+    found = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
+    if found is None:
+        return False
+    name = found["address"] or found["name"]
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name.lower() in ("localhost", "localhost.")
 
 
 class CheckToken:

@@ -60,7 +60,7 @@ select c.name as collection, c.version_mode as versions, g.generation_id as gene
 -- `updated_at`: when one moved its progress last. `texts`: it embeds texts for sessions.
 with sessions as (
   select case when a.application_name ^@ 'livedex-serve-' then 'query' else 'index' end as kind,
-         regexp_replace(a.application_name, '^(livedex-serve-.*)-(probe|mailbox)$', '\1') as worker,
+         regexp_replace(a.application_name, '^(livedex-serve-.*)-(probe|mailbox|status)$', '\1') as worker,
          exists (select from pg_locks l
                   where l.pid = a.pid and l.locktype = 'advisory' and l.granted and l.objsubid = 2
                     and l.classid::bigint = %(presence)s) as texts
@@ -81,14 +81,18 @@ select worker, coalesce(c.kind, 'index') as kind, c.worker is not null as connec
 
 -- name: status_freshness
 -- How long the documents took that became searchable in the last seconds: from the time of their event, which is the producer's
--- where it gives one.
+-- where it gives one. Only events of the window are looked at: by their time there is an index. It is the statement's time, since a
+-- bound that is volatile could not use the index.
 select count(*) as documents,
        percentile_cont(0.5) within group (order by age) as median_seconds,
        percentile_cont(0.95) within group (order by age) as p95_seconds,
        max(age) as max_seconds
-  from (select greatest(extract(epoch from d.indexed_at - d.event_time), 0)::float8 as age
-          from livedex.document d
-         where d.indexed_at > clock_timestamp() - make_interval(secs => %(seconds)s) and not d.document_id ^@ 'livedex-canary/') a
+  from livedex.collection c,
+       lateral (select greatest(extract(epoch from d.indexed_at - d.event_time), 0)::float8 as age
+                  from livedex.document d
+                 where d.collection_id = c.collection_id and not d.deleted and not d.document_id ^@ 'livedex-canary/'
+                   and d.event_time between statement_timestamp() - make_interval(secs => %(window)s) and statement_timestamp()
+                   and d.indexed_at > statement_timestamp() - make_interval(secs => %(seconds)s)) a
 
 -- name: status_dead_letters
 select reason, count(*) as letters from livedex.dead_letter where state = 'open' group by reason order by reason
@@ -106,7 +110,7 @@ select c.name as collection, d.slice, count(*) as documents,
                        (floor(extract(epoch from d.event_time) / %(slice)s) * %(slice)s)::float8 as slice
                   from livedex.document d
                  where d.collection_id = c.collection_id and not d.deleted and not d.document_id ^@ 'livedex-canary/'
-                   and d.event_time between clock_timestamp() - make_interval(secs => %(window)s) and clock_timestamp()
+                   and d.event_time between statement_timestamp() - make_interval(secs => %(window)s) and statement_timestamp()
                  order by d.event_time desc
                  limit %(most)s) d
  group by grouping sets ((c.name, d.slice), (c.name))

@@ -2,8 +2,9 @@
 fresh the last minutes were, which dead letters are open, which workers are there.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -14,37 +15,50 @@ from livedex.core.upkeep import UPKEEP_LOCK
 from livedex.database import Connection, query
 
 RECENT = 300.0  # seconds that freshness is told of
+WINDOW = 900.0  # seconds: an event that is older counts no more, however late it became searchable
 _INDEX = ("state", "phase", "percent", "recall", "unmapped_share", "worker", "problem")
 _WAITS_FOR = ("pid", "application", "since")
 
 
 def read(connection: Connection) -> dict[str, Any]:
     """The status as plain values, as far as Postgres knows it."""
+    return {**of_collections(connection), **of_operations(connection)}
+
+
+def of_collections(connection: Connection) -> dict[str, Any]:
+    """`sources` and `collections`: what a status says of each collection. It counts their documents."""
     with connection.cursor(row_factory=dict_row) as cursor:
         sources = cursor.execute(query("query", "status_sources")).fetchall()
         collections = cursor.execute(query("query", "status_collections")).fetchall()
         indexes = cursor.execute(query("query", "status_indexes"), {"lock": UPKEEP_LOCK}).fetchall()
-        letters = cursor.execute(query("query", "status_dead_letters")).fetchall()
-        workers = cursor.execute(query("query", "status_workers"), {"presence": PRESENCE_CLASS}).fetchall()
-        freshness = cursor.execute(query("query", "status_freshness"), {"seconds": RECENT}).fetchone()
     found = {row["collection"]: _index(row) for row in indexes}
     others = [row for row in generations.read(connection) if row["state"] != "active"]
     for row in collections:
         row["index"] = found.get(row["collection"])
         row["generations"] = [other for other in others if other["collection"] == row["collection"]]
+    return {"sources": sources, "collections": collections}
+
+
+def of_operations(connection: Connection) -> dict[str, Any]:
+    """`dead_letters`, `workers` and `freshness`: what is of all collections together."""
+    window = {"seconds": RECENT, "window": WINDOW}
+    with connection.cursor(row_factory=dict_row) as cursor:
+        letters = cursor.execute(query("query", "status_dead_letters")).fetchall()
+        workers = cursor.execute(query("query", "status_workers"), {"presence": PRESENCE_CLASS}).fetchall()
+        freshness = cursor.execute(query("query", "status_freshness"), window).fetchone()
     return {
-        "sources": sources,
-        "collections": collections,
         "dead_letters": {row["reason"]: row["letters"] for row in letters},
         "workers": workers,
         "freshness": {"seconds": RECENT, **(freshness or {})},
     }
 
 
-def only(found: dict[str, Any], allowed: Callable[[str], bool]) -> dict[str, Any]:
-    """What a status says of these collections; what is counted over all is left out as None."""
-    shown = {part: [row for row in found[part] if allowed(row["collection"])] for part in ("sources", "collections")}
-    return {**shown, "dead_letters": None, "workers": None, "freshness": None}
+UNTOLD: Mapping[str, None] = MappingProxyType(dict.fromkeys(("dead_letters", "workers", "freshness")))  # to who is no operator
+
+
+def only(found: Mapping[str, Any], allowed: Callable[[str], bool]) -> dict[str, Any]:
+    """What `of_collections` says of these."""
+    return {part: [row for row in found[part] if allowed(row["collection"])] for part in ("sources", "collections")}
 
 
 def describe_freshness(freshness: dict[str, Any]) -> str:

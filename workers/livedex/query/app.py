@@ -7,12 +7,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import psycopg
 from fastapi import FastAPI
 
-from livedex import __version__, catalogue, migrate, status, tracing
+from livedex import __version__, catalogue, migrate, tracing
 from livedex.catalogue import Generation, opener
 from livedex.config import Settings
 from livedex.database import first_line, open_pool, query, translated
@@ -20,8 +20,7 @@ from livedex.errors import ConfigError, LivedexError, UnavailableError
 from livedex.http_server import HttpServer, health_routes, listen
 from livedex.lifecycle import Health, Stop, until_available
 from livedex.observe import QueryMetrics, logger
-from livedex.query import overview
-from livedex.query.access import Caller, Tokens
+from livedex.query.access import Tokens
 from livedex.query.active import Encoders, OpenEncoder
 from livedex.query.answering import Answering
 from livedex.query.embedding import QueryEmbedder
@@ -32,6 +31,7 @@ from livedex.query.mailbox import Mailbox
 from livedex.query.operating import operating_routes
 from livedex.query.pages import page_routes
 from livedex.query.problems import Problems
+from livedex.query.reports import Reports
 from livedex.query.searcher import Searcher
 from livedex.query.server import search_routes
 from livedex.query.traced import TraceRequests
@@ -65,7 +65,8 @@ class QueryApp:
         self._embedder = QueryEmbedder(self._encoders, self.metrics, told=self._note_embedder)
         answerer = Answerer(self._encoders, self._embedder, self.metrics, self._mailbox_secret, self._tracer)
         self.wire = endpoint(settings, answerer)
-        self._log_watch = LogWatch(settings.kafka)
+        self._reports = Reports(settings.database_url, self.name, LogWatch(settings.kafka))
+        self.metrics.pools.watch("status", self._reports.pool)
         self.http = HttpServer(self._application(), listen(settings.http_host, settings.http_port, "LIVEDEX_HTTP_PORT"))
 
     def _application(self) -> FastAPI:
@@ -85,9 +86,9 @@ class QueryApp:
         # while some have their queries embedded together, as many use the connections
         slots, queue = 2 * self._connections, self._settings.http_queue
         self._answering = Answering(searcher, self.metrics, problems, slots=slots, queue=queue)
-        app.include_router(search_routes(self._answering, self._status, tokens=self._tokens is not None))
+        app.include_router(search_routes(self._answering, self._reports.status, tokens=self._tokens is not None))
         desk = LetterDesk(self._settings, self._pool, self._encoders, tokens=self._tokens is not None)
-        app.include_router(operating_routes(self._overview, desk, tokens=self._tokens is not None))
+        app.include_router(operating_routes(self._reports, desk, tokens=self._tokens is not None))
         app.include_router(health_routes(self.health, self.metrics.registry, before_scrape=self._tell_generations))
         app.include_router(pages)
         return app
@@ -112,7 +113,7 @@ class QueryApp:
             self.http.stop()
             if self.wire is not None:
                 self.wire.stop()
-            for pool in (self._pool, self._probe):  # a query under way must not delay the exit
+            for pool in (self._pool, self._probe, self._reports.pool):  # a query under way must not delay the exit
                 threading.Thread(target=pool.close, daemon=True).start()
             self._tracer.close()
         _log.info("query.stopped", reason=self.stop.reason)
@@ -198,15 +199,6 @@ class QueryApp:
         self.metrics.active_generation.clear()
         for collection, generation in served.items():
             self.metrics.active_generation.labels(collection).set(generation.generation_id)
-
-    def _status(self, caller: Caller) -> dict[str, Any]:
-        with translated(), self._pool.connection() as connection:
-            found = status.read(connection)
-        return found if caller.operator else status.only(found, caller.may_search)
-
-    def _overview(self, caller: Caller) -> dict[str, Any]:
-        with translated(), self._pool.connection() as connection:
-            return overview.read(connection, self._log_watch, caller)
 
 
 def _refuse_exposure(settings: Settings) -> None:

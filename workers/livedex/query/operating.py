@@ -1,6 +1,5 @@
 """The routes for people who look after the index: who they are here, how fresh it is, and its dead letters."""
 
-from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -9,11 +8,11 @@ from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
 from livedex.core.change import Reason
-from livedex.query.access import Caller
 from livedex.query.bodies import Text
 from livedex.query.front import caller_of
-from livedex.query.letter_desk import LetterDesk
+from livedex.query.letter_desk import LetterDesk, Verb
 from livedex.query.problems import problems_of
+from livedex.query.reports import Reports
 
 Number = Annotated[int, Path(ge=1, le=2**63 - 1)]
 
@@ -134,11 +133,17 @@ class Settled(BaseModel):
     detail: str | None
 
 
-def operating_routes(overview: Callable[[Caller], dict[str, Any]], desk: LetterDesk, *, tokens: bool) -> APIRouter:
+def operating_routes(reports: Reports, desk: LetterDesk, *, tokens: bool) -> APIRouter:
     """The routes; `tokens`: whether they ask for one, which is checked before they are reached."""
     says = HTTPBearer(auto_error=False, description="a token of the file LIVEDEX_API_TOKENS_FILE")
     routes = APIRouter(prefix="/v1", tags=["operations"], dependencies=[Security(says)] if tokens else [])
     changed = problems_of(400, 401, 403, 404, 409, 503)
+
+    def change(verb: Verb, number: int, asked: Request) -> dict[str, Any]:
+        try:
+            return desk.change(verb, number, caller_of(asked.scope))
+        finally:
+            reports.forget_letters()
 
     @routes.get("/caller", responses=problems_of(401), response_model=Who)
     async def caller(asked: Request) -> dict[str, Any]:
@@ -149,7 +154,7 @@ def operating_routes(overview: Callable[[Caller], dict[str, Any]], desk: LetterD
     @routes.get("/overview", responses=problems_of(401, 503), response_model=Overview)
     def read_overview(asked: Request) -> dict[str, Any]:
         """How fresh the collections are that the caller may search, and how far their sources; an operator's: all."""
-        return overview(caller_of(asked.scope))
+        return reports.overview(caller_of(asked.scope))
 
     @routes.get("/dead-letters", responses=problems_of(400, 401, 403, 503), response_model=Letters)
     def list_letters(filters: Annotated[Filters, Query()], asked: Request) -> dict[str, Any]:
@@ -159,11 +164,11 @@ def operating_routes(overview: Callable[[Caller], dict[str, Any]], desk: LetterD
     @routes.post("/dead-letters/{number}/replay", responses=changed, response_model=Settled)
     def replay(number: Number, asked: Request) -> dict[str, Any]:
         """Try again to index the record of an open dead letter; an older event does not overwrite a newer one."""
-        return desk.change("replay", number, caller_of(asked.scope))
+        return change("replay", number, asked)
 
     @routes.post("/dead-letters/{number}/discard", responses=changed, response_model=Settled)
     def discard(number: Number, asked: Request) -> dict[str, Any]:
         """Give the record of an open dead letter up: it counts as open no more."""
-        return desk.change("discard", number, caller_of(asked.scope))
+        return change("discard", number, asked)
 
     return routes

@@ -5,7 +5,7 @@ Freshness is that of the documents that are there: a change that is not searchab
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -19,13 +19,26 @@ SLICE_SECONDS = 30
 MOST_DOCUMENTS = 5000  # of each collection, the newest
 
 
-def read(connection: Connection, watch: LogWatch, caller: Caller, *, clock: Callable[[], float] = time.time) -> dict[str, Any]:
-    """See `Overview` of bodies; only what the caller may search."""
-    window = {"window": WINDOW_SECONDS, "slice": SLICE_SECONDS, "most": MOST_DOCUMENTS}
+def places(connection: Connection) -> dict[str, Any]:
+    """How far each source is, and what can be searched."""
     with connection.cursor(row_factory=dict_row) as cursor:
         sources = cursor.execute(query("query", "status_sources")).fetchall()
-        collections = cursor.execute(query("query", "searchable")).fetchall()
-        fresh = cursor.execute(query("query", "freshness"), window).fetchall()
+        return {"sources": sources, "collections": cursor.execute(query("query", "searchable")).fetchall()}
+
+
+def fresh(connection: Connection) -> list[dict[str, Any]]:
+    """The freshness of each collection, as the query `freshness` has it."""
+    window = {"window": WINDOW_SECONDS, "slice": SLICE_SECONDS, "most": MOST_DOCUMENTS}
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query("query", "freshness"), window).fetchall()
+
+
+def told(
+    found: Mapping[str, Any], freshness: Sequence[dict[str, Any]], watch: LogWatch, caller: Caller, *,
+    clock: Callable[[], float] = time.time,
+) -> dict[str, Any]:  # fmt: skip
+    """See `Overview` of operating; only what the caller may search. `found` is of `places`, `freshness` of `fresh`."""
+    sources = found["sources"]
     mine = [row for row in sources if caller.may_search(row["collection"]) or caller.operator]
     look = watch.ends(_positions(sources))
     now = clock()
@@ -33,14 +46,14 @@ def read(connection: Connection, watch: LogWatch, caller: Caller, *, clock: Call
         "at": now,
         "window_seconds": WINDOW_SECONDS,
         "slice_seconds": SLICE_SECONDS,
-        "collections": [row for row in collections if caller.may_search(row["name"]) or caller.operator],
-        "freshness": _by_collection([row for row in fresh if caller.may_search(row["collection"]) or caller.operator]),
+        "collections": [row for row in found["collections"] if caller.may_search(row["name"]) or caller.operator],
+        "freshness": _by_collection([row for row in freshness if caller.may_search(row["collection"]) or caller.operator]),
         "partitions": [_partition(row, look, now) for row in mine if row["partition"] is not None],
         "log": _told(look, caller),
     }
 
 
-def _by_collection(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _by_collection(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The whole window of each collection, with its slices in the order of time."""
     whole = {row["collection"]: {**_figures(row), "collection": row["collection"], "slices": []}
              for row in rows if row["slice"] is None}  # fmt: skip

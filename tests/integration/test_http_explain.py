@@ -1,10 +1,13 @@
 """`explain` over HTTP: why each row was found."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 from psycopg.errors import QueryCanceled
 
+from livedex.database import Connection
 from livedex.dev.stack import Addresses
 from livedex.query import explaining
 from support.served import TEXTS, Served, serving
@@ -84,3 +87,43 @@ def test_a_search_is_answered_when_there_is_no_time_to_explain_it(served: Served
 
     monkeypatch.setattr(explaining, "_places", slow)
     assert list(whys(served).values()) == [None, None, None]
+
+
+@pytest.mark.parametrize("state", ["LX001", "22P02"])
+def test_rows_that_were_found_are_answered_whatever_explaining_meets(
+    served: Served, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """The generation may be dropped between the two, or Postgres refuse a statement: the rows say null."""
+    real = explaining._places
+
+    def refused(connection: Connection, *more: Any) -> dict[str, int]:
+        connection.execute(f"do $$ begin raise exception 'refused by the test' using errcode = '{state}'; end $$")
+        return real(connection, *more)
+
+    monkeypatch.setattr(explaining, "_places", refused)
+    assert list(whys(served).values()) == [None, None, None]
+    monkeypatch.undo()
+    assert None not in whys(served).values(), "the connection is as good as before"
+
+
+def test_explaining_has_a_bound_of_its_own(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fast search is not kept waiting until its timeout by places that are slow to find."""
+
+    def slow(connection: Connection, _: object, leg: str, chosen: Mapping[str, str], deadline: float) -> dict[str, int]:
+        del leg
+        explaining._begin(connection, chosen, deadline)
+        connection.execute("select pg_sleep(30)")
+        return {}
+
+    monkeypatch.setattr(explaining, "_places", slow)
+    started = time.monotonic()
+    assert list(whys(served, timeout_ms=30_000).values()) == [None, None, None]
+    assert time.monotonic() - started < 15
+
+
+def test_the_bound_follows_the_search_and_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice its time, a quarter of a second at least, and never beyond the deadline."""
+    monkeypatch.setattr(time, "perf_counter", lambda: 100.0)
+    assert explaining.until(0.01, 110.0) == 100.25
+    assert explaining.until(2.0, 110.0) == 104.0
+    assert explaining.until(2.0, 101.0) == 101.0

@@ -11,16 +11,20 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal
 
+import psycopg
 from psycopg.errors import QueryCanceled
 from psycopg_pool import ConnectionPool
 
 from livedex.database import Connection, query, translated
 from livedex.errors import TimedOutError, UnavailableError
+from livedex.observe import logger
 
+_log = logger("query")
 Leg = Literal["vector", "text"]
 LEGS: Mapping[str, tuple[Leg, ...]] = {"hybrid": ("vector", "text"), "vector": ("vector",), "text": ("text",)}
 SHALLOWEST, DEEPEST = 50, 1000  # places of a leg that are looked at: at least, and at most
 LEAST_TIME = 0.01  # seconds that must be left
+OWN_TIME = 0.25  # seconds that it may take where the search took less than half of that, else twice the search's time
 
 
 def depth(k: int) -> int:
@@ -28,11 +32,19 @@ def depth(k: int) -> int:
     return min(DEEPEST, max(SHALLOWEST, 4 * k))
 
 
+def until(searched: float, deadline: float) -> float:
+    """When explaining has to end, by time.perf_counter(), after a search of so many seconds: who waits for rows that are there
+    must not wait for the whole timeout.
+    """
+    return min(deadline, time.perf_counter() + max(OWN_TIME, 2 * searched))
+
+
 def explained(
     pool: ConnectionPool[Connection], rows: Sequence[dict[str, Any]], arguments: Mapping[str, Any],
     chosen: Mapping[str, str], deadline: float,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """The rows with `why`, or as they are when the deadline of time.perf_counter() comes first.
+    """The rows with `why`, or as they are when the deadline of time.perf_counter() comes first, or when Postgres refuses: the
+    generation may have been dropped since, and the rows are there.
 
     `arguments` are those of the query `search`, `chosen` those of `begin_search` without its time.
     """
@@ -42,6 +54,9 @@ def explained(
             places = {leg: _places(connection, asked, leg, chosen, deadline) for leg in LEGS[arguments["mode"]]}
             words = _words(connection, rows, asked, chosen, deadline)
     except (QueryCanceled, TimedOutError, UnavailableError):
+        return list(rows)
+    except psycopg.Error as error:
+        _log.warning("query.explain_failed", sqlstate=error.sqlstate, error=type(error).__name__)
         return list(rows)
     return [{**row, "why": _why(row, places, words[number], asked["k"])} for number, row in enumerate(rows)]
 

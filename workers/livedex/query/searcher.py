@@ -20,9 +20,9 @@ from livedex.catalogue import Generation
 from livedex.database import Connection, query, translated
 from livedex.errors import TimedOutError, UnavailableError, UsageError
 from livedex.observe import QueryMetrics, logger
+from livedex.query import explaining
 from livedex.query.active import Encoders
 from livedex.query.embedding import QueryEmbedder
-from livedex.query.explaining import explained
 from livedex.tracing import OFF, Attributes, Tracer, current, exemplar
 
 _log = logger("query")
@@ -177,7 +177,8 @@ class Searcher:
                     rows, degraded = self._reranked(asked, rows)
                     self._metrics.degraded.inc(degraded)
             if asked.search.explain and rows:
-                rows = explained(self._pool, rows, self._arguments(asked), asked.chosen, asked.deadline - ANSWER_RESERVE)
+                deadline = explaining.until(own["search"] / 1000, asked.deadline - ANSWER_RESERVE)
+                rows = explaining.explained(self._pool, rows, self._arguments(asked), asked.chosen, deadline)
         except Exception as error:  # noqa: BLE001 - raised again, or told in its place
             return error
         own["total"] = sum(own.values())

@@ -62,6 +62,7 @@ class Site:
     topic: str
     config: Path
     address: str
+    index: str  # the index worker's address
     encoder: Slow
 
     def ask(self, query: str, *, canary: bool = False, **body: Any) -> list[dict[str, Any]]:
@@ -86,6 +87,10 @@ class Site:
         """Of the query worker."""
         return Metrics(httpx.get(f"{self.address}/metrics", trust_env=False).text)
 
+    def index_metrics(self) -> Metrics:
+        """Of the index worker."""
+        return Metrics(httpx.get(f"{self.index}/metrics", trust_env=False).text)
+
     def stored(self) -> list[tuple[Any, ...]]:
         """The canary documents that the database has: id, deleted, and how many chunks."""
         return self.workers.rows(
@@ -108,10 +113,10 @@ def site(workers: Workers, log: Log) -> Iterator[Site]:
     workers.apply(config)
     encoder = Slow()
     index = IndexApp(workers.settings(config), open_encoder=encoder)
-    with workers.in_thread(index), workers.in_thread(query_worker(workers, config)) as address:
+    with workers.in_thread(index) as scraped, workers.in_thread(query_worker(workers, config)) as address:
         places = [log.send(topic, {"id": name, "text": text}) for name, text in TEXTS.items()]
         workers.caught_up(topic, {place.partition: place.offset + 1 for place in places})
-        yield Site(workers, log, topic, config, address, encoder)
+        yield Site(workers, log, topic, config, address, scraped, encoder)
 
 
 # --- nobody sees it
@@ -192,18 +197,37 @@ def test_a_document_with_a_reserved_id_is_a_dead_letter(site: Site) -> None:
 
 
 def test_searches_of_canaries_are_no_users_searches(site: Site) -> None:
-    """They count neither in requests nor in seconds, which are what users have."""
+    """They count neither in requests nor in seconds nor in stages, which are what users have."""
 
-    def counted() -> tuple[float, float]:
+    def counted() -> tuple[float, ...]:
         found = site.metrics()
-        return found.value("livedex_search_requests_total"), found.value("livedex_search_seconds_count")
+        names = ("requests_total", "seconds_count", "stage_seconds_count")
+        return tuple(found.value(f"livedex_search_{name}") for name in names)
 
     before = counted()
     with site.canary() as canary:
         assert canary.run(site.sources, 0)
     assert counted() == before
     site.ask("apples")
-    assert counted() == (before[0] + 1, before[1] + 1)
+    assert counted() == (before[0] + 1, before[1] + 1, before[2] + 2), "embedded and searched"
+
+
+def test_canaries_do_not_make_documents_fresher(site: Site) -> None:
+    """Each of their events is counted once, as all are; what is judged as freshness and as clocks is what users published."""
+
+    def counted() -> tuple[float, ...]:
+        found = site.index_metrics()
+        names = ("events_total", "freshness_seconds_count", "clock_skew_total")
+        return tuple(found.value(f"livedex_{name}") for name in names)
+
+    until(lambda: counted()[0] == len(TEXTS), what="the documents to be counted")
+    before = counted()
+    with site.canary() as canary:
+        assert [run and run.outcome for run in (canary.run(site.sources, number) for number in range(2))] == ["found", "found"]
+    until(lambda: counted()[0] >= before[0] + 4, what="the canaries and their deletions to be counted")
+    assert counted() == (before[0] + 4, before[1], before[2])
+    site.log.send(site.topic, {"id": "later", "text": "Another text.", "time": "2100-01-01T00:00:00Z"})
+    until(lambda: counted() == (before[0] + 5, before[1] + 1, before[2] + 1), what="a user's document to be counted")
 
 
 # --- it measures what is

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kafka import TopicPartition
 
+from livedex.core.change import CANARY_PREFIX
 from livedex.core.plan import Outcome
 from livedex.encoders.port import EncodingStopped
 from livedex.errors import ConflictError, SystemicError, UnavailableError
@@ -19,13 +20,17 @@ _ACCEPTED = (Outcome.APPLIED, Outcome.UNCHANGED)
 
 
 def applied(metrics: IndexMetrics, end: Applied) -> None:
-    """Count every event of the batch once, and measure how fresh the accepted ones became."""
+    """Count every event of the batch once, and measure how fresh the accepted ones became.
+
+    Not those of canaries: where users publish little, these would be most of what the objective of freshness is judged by, and
+    would hide what users get, or page somebody for it. As work, events and chunks, they count: they were done.
+    """
     collection = end.batch.generation.collection
     traces = {record.offset: record.trace for record in end.batch.records if record.trace is not None}
     whole = end.batch.journey.span.context
     for change, outcome in end.outcomes:
         metrics.events.labels(collection, outcome).inc()
-        if outcome in _ACCEPTED:
+        if outcome in _ACCEPTED and not change.document_id.startswith(CANARY_PREFIX):
             freshness = end.applied_at - max(change.event_time, change.timestamp).timestamp()
             trace = traces.get(change.place.offset, whole)
             metrics.freshness.labels(collection, change.op).observe(max(0.0, freshness), exemplar(trace))

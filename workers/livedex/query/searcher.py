@@ -142,7 +142,7 @@ class Searcher:
             elif each.generation is not None and each.search.mode != "text":
                 by_generation.setdefault(each.generation.generation_id, []).append(each)
         if by_generation:
-            with self._timed("embed", took):
+            with self._timed("embed", took, counted=not all(each.search.canaries for each in asked)):
                 for group in by_generation.values():
                     self._embed(group)
 
@@ -170,10 +170,10 @@ class Searcher:
         own = dict(took)
         degraded = False
         try:
-            with self._timed("search", own, asked.told):
+            with self._timed("search", own, asked.told, counted=not asked.search.canaries):
                 rows = self._found(asked, own)
             if asked.search.rerank:
-                with self._timed("rerank", own):
+                with self._timed("rerank", own, counted=not asked.search.canaries):
                     rows, degraded = self._reranked(asked, rows)
                     self._metrics.degraded.inc(degraded)
             if asked.search.explain and rows:
@@ -261,7 +261,10 @@ class Searcher:
         }
 
     @contextmanager
-    def _timed(self, part: str, took: dict[str, float], told: Attributes | None = None) -> Iterator[None]:
+    def _timed(
+        self, part: str, took: dict[str, float], told: Attributes | None = None, *, counted: bool = True
+    ) -> Iterator[None]:
+        """`counted`: whether users had it; a canary's search is none of theirs."""
         stage, started = "sql" if part == "search" else part, time.perf_counter()
         try:
             with self._tracer.span(stage, attributes=told):
@@ -269,7 +272,8 @@ class Searcher:
         finally:
             seconds = time.perf_counter() - started
             took[part] = seconds * 1000
-            self._metrics.search_stage.labels(stage).observe(seconds, exemplar(current()))
+            if counted:
+                self._metrics.search_stage.labels(stage).observe(seconds, exemplar(current()))
 
 
 def candidates(search: Search) -> int:

@@ -3,14 +3,16 @@
 An ordinary run has the journey through all of it, the keyboard and hostile data; the odd states are of `make accept`.
 """
 
+import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from livedex.catalogue import Generation
 from livedex.config import EmbedderName, Settings
@@ -105,9 +107,11 @@ def page(chromium: Browser, served: Site, account: Account) -> Iterator[Page]:
 
 
 @contextmanager
-def signed_in(chromium: Browser, served: Site, account: Account, token: str = OPERATOR, at: str = "/") -> Iterator[Page]:
+def signed_in(
+    chromium: Browser, served: Site, account: Account, token: str = OPERATOR, at: str = "/", **options: Any
+) -> Iterator[Page]:
     """A page of somebody who typed this token before."""
-    with opened(chromium, served.address, account) as page:
+    with opened(chromium, served.address, account, **options) as page:
         page.add_init_script(f"sessionStorage.setItem('livedex.token', '{token}')")
         page.goto(at)
         expect(page.locator("#token-label")).not_to_have_text("Token")
@@ -416,6 +420,103 @@ def test_a_search_stands_in_the_address(page: Page, served: Site) -> None:
         expect(page.locator("#results > li")).to_have_count(1)
         expect(page.locator("#query")).to_have_value("refund")
         expect(page.locator("#mode-text")).to_be_checked()
+
+
+@pytest.mark.accept
+def test_a_search_with_filters_stands_in_the_address(chromium: Browser, served: Site, account: Account) -> None:
+    """All of it: who opens it asks the same, and times are the same moments in another zone."""
+    with (
+        signed_in(chromium, served, account, timezone_id="Asia/Tokyo") as first,
+        signed_in(chromium, served, account, timezone_id="America/New_York") as other,
+    ):
+        first.click("#rerank")
+        first.click("#filters-open")
+        first.fill("#filter", "team=billing lang=en")
+        first.fill("#since", "2020-01-01T09:00")
+        first.fill("#until", "2090-01-01T09:00")
+        choose(first, "#k")
+        choose(first, "#per-document")
+        with first.expect_request("**/v1/search") as asked:
+            ask(first, "refund")
+        for page in (first, other):
+            with page.expect_request("**/v1/search") as again:
+                page.goto(first.url)
+                page.reload()
+            assert again.value.post_data_json == asked.value.post_data_json
+            expect(page.locator("#results > li").first).to_be_visible()
+            expect(page.locator("#rerank")).to_be_checked()
+            expect(page.locator("#filters-count")).to_have_text("5")
+        expect(other.locator("#since")).to_have_value("2019-12-31T19:00")
+        expect(first.locator("#since")).to_have_value("2020-01-01T09:00")
+
+
+def test_a_filter_is_asked_for_as_it_was_typed(page: Page) -> None:
+    """What a number would change is text; and what goes wrong in the page is told, not swallowed."""
+    page.click("#filters-open")
+    typed = 'zip=01234 id=9007199254740993 n=3 f=-0.5 half=.5 e=1e3 yes=true none=null s="3" __proto__=x'
+    page.fill("#filter", typed)
+    with page.expect_request("**/v1/search") as asked:
+        ask(page, "password")
+    assert json.loads(asked.value.post_data or "")["filter"] == {
+        "zip": "01234", "id": "9007199254740993", "n": 3, "f": -0.5, "half": ".5", "e": "1e3", "yes": True, "none": None,
+        "s": "3", "__proto__": "x",
+    }  # fmt: skip
+    page.evaluate("String.prototype.matchAll = () => { throw new Error('made by the test') }")
+    page.click("#submit")
+    expect(page.locator("#results-state")).to_contain_text("made by the test")
+
+
+def test_workers_are_shown_with_whether_they_are_there(page: Page, served: Site) -> None:
+    """To operators: query workers too, and an index worker that is gone still owns its partition."""
+    page.click("#nav-operations")
+    querying = page.locator("#workers li", has_text="livedex-serve-")
+    expect(querying).to_contain_text("connected")
+    expect(querying).to_contain_text("query worker")
+    gone = page.locator("#workers li", has_text="partition")
+    expect(gone).to_contain_text("gone", timeout=30_000)
+    with served.indexing():
+        expect(page.locator("#workers li", has_text="1 partition")).to_contain_text("connected", timeout=30_000)
+
+
+@contextmanager
+def held(page: Page, path: str) -> Iterator[Callable[[], None]]:
+    """Answers of the route are held back; what is given lets them come, and waits for one."""
+    waiting: list[Route] = []
+    page.route(path, lambda route: waiting.append(route))
+    wait_for(page, lambda: waiting, f"a request for {path}")
+    first = waiting.copy()
+    page.unroute(path)
+
+    def release() -> None:
+        with page.expect_response(path):
+            for each in first:
+                each.continue_()
+
+    yield release
+
+
+@pytest.mark.parametrize("path", ["**/v1/overview", "**/v1/status", "**/v1/dead-letters*"])
+def test_nothing_that_one_caller_was_told_is_shown_to_the_next(page: Page, served: Site, path: str) -> None:
+    """Not what is on the page when another token is typed, nor an answer that comes only then."""
+    served.workers.execute(
+        'insert into livedex.dead_letter (topic, partition, "offset", timestamp, stage, reason, detail)'
+        f" values ('{served.topic}', 0, 200000, now(), 'decode', 'schema', 'a secret of operators') on conflict do nothing"
+    )
+    page.click("#nav-operations")
+    expect(page.locator("#letters")).to_contain_text("a secret of operators")
+    with held(page, path) as release:
+        page.click("#token-open")
+        page.fill("#token", READER)
+        page.keyboard.press("Enter")
+        expect(page.locator("#token-label")).to_have_text("Token: website")
+        expect(page.locator("#letters")).not_to_contain_text("a secret of operators")
+        expect(page.locator("#letters-note")).to_contain_text("This token is none’s")
+        release()
+        page.wait_for_timeout(500)  # for what must not happen
+    expect(page.locator("#letters")).to_be_empty()
+    expect(page.locator("#tiles")).to_contain_text("for operators")
+    assert page.locator("#collection option").all_text_contents() == ["default"]
+    assert page.locator("#shown option").all_text_contents() == ["default"]
 
 
 HOSTILE = "<img src=x onerror=\"window.hacked=1\"><script>window.hacked=1</script><a href='javascript:hacked=1'>x</a> zzhostile"

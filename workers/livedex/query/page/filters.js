@@ -10,7 +10,8 @@ export class Wrong extends Error {
   }
 }
 
-/** `lang=en n=3` or an object of JSON, as metadata to contain. Numbers, true, false and null are what they look like. */
+/** `lang=en n=3` or an object of JSON, as metadata to contain. Numbers, true, false and null are what they look
+ * like; what a number could not keep as it is written, such as 01234 or more digits than it has, is text. */
 export function metadata(text) {
   const typed = text.trim();
   if (!typed) return {};
@@ -21,7 +22,7 @@ export function metadata(text) {
       throw new Wrong("filter", "This is no object of JSON. Pairs such as lang=en will do, too.");
     }
   }
-  const found = {};
+  const found = Object.create(null);
   for (const [pair] of typed.matchAll(/[^\s"]+(?:"[^"]*")?/g)) {
     const at = pair.indexOf("=");
     if (at < 1) throw new Wrong("filter", `“${pair}” is no pair: write name=value.`);
@@ -32,12 +33,17 @@ export function metadata(text) {
 
 function value(text) {
   if (/^".*"$/.test(text)) return text.slice(1, -1);
-  return /^(-?\d+(\.\d+)?|true|false|null)$/.test(text) ? JSON.parse(text) : text;
+  if (["true", "false", "null"].includes(text)) return JSON.parse(text);
+  const number = Number(text);
+  return Number.isFinite(number) && String(number) === text ? number : text;
 }
 
 function time(field) {
   const typed = byId(field).value;
-  return typed ? new Date(typed).toISOString() : null;
+  if (!typed) return null;
+  const time = new Date(typed);
+  if (Number.isNaN(time.getTime())) throw new Wrong(field, "This is no time.");
+  return time.toISOString();
 }
 
 /** The body of the search that the form asks for. Throws Wrong. */
@@ -57,6 +63,30 @@ export function question() {
   };
   if (body.since && body.until && body.since >= body.until) throw new Wrong("until", "This is not after the time from which documents count.");
   return body;
+}
+
+/** The filters of a body that are set, as the address has them: times are of no zone of anybody's. */
+export function filters(body) {
+  const found = { filter: byId("filter").value.trim(), since: body.since, until: body.until };
+  if (body.k !== 10) found.k = String(body.k);
+  if (body.per_document !== 1) found.per_document = String(body.per_document);
+  return Object.fromEntries(Object.entries(found).filter(([, value]) => value));
+}
+
+/** Set every filter to what an address has. What cannot be a filter's value is as if it were not there. */
+export function restoreFilters(wanted) {
+  clear();
+  byId("filter").value = wanted.filter ?? "";
+  for (const field of ["since", "until"]) byId(field).value = local(wanted[field]);
+  for (const [field, value] of [["k", wanted.k], ["per-document", wanted.per_document]]) {
+    if ([...byId(field).options].some((each) => each.value === value)) byId(field).value = value;
+  }
+}
+
+function local(text) {
+  const time = new Date(text ?? NaN);
+  if (Number.isNaN(time.getTime())) return "";
+  return new Date(time.getTime() - time.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
 }
 
 /** How many filters are set. */

@@ -7,10 +7,25 @@ import { session } from "./session.js";
 
 const LIMIT = 100;
 let busy = null; // the letter that is being worked on
+let candidate = null; // that may be given up
 let last = null;
+let asked = 0; // how often: only the newest answer is shown
+let caller = 0; // counts them
+
+/** Show nothing of what another caller was told. */
+export function forgetLetters() {
+  asked += 1;
+  caller += 1;
+  [last, busy, candidate] = [null, null, null];
+  note("");
+  said("");
+  if (byId("discard-dialog").open) byId("discard-dialog").close();
+  show(byId("letters"), "none", () => []);
+}
 
 /** Read the list again, and show it. */
 export async function refreshLetters() {
+  const mine = ++asked;
   if (!session.who?.operator) {
     note(session.who ? "Dead letters are shown to operators. This token is none’s." : "");
     show(byId("letters"), "none", () => []);
@@ -19,8 +34,11 @@ export async function refreshLetters() {
   }
   byId("letters-field").hidden = false;
   try {
-    last = await ask(`/v1/dead-letters?state=${byId("letters-state").value}&limit=${LIMIT}`);
+    const found = await ask(`/v1/dead-letters?state=${byId("letters-state").value}&limit=${LIMIT}`);
+    if (mine !== asked) return;
+    last = found;
   } catch (error) {
+    if (mine !== asked) return;
     const { title, text } = told(error);
     note(`${title}. ${text}`);
     return;
@@ -73,8 +91,6 @@ function acts(row, may) {
     button(`discard-${row.id}`, "quiet small", () => confirm(row), "Discard", of.cloneNode(true)));
 }
 
-let candidate = null;
-
 function confirm(row) {
   candidate = row;
   byId("discard-says").textContent = `Dead letter ${row.id}${row.document_id ? `, document “${row.document_id}”,` : ""} will count as open no more. `
@@ -84,16 +100,19 @@ function confirm(row) {
 }
 
 async function change(verb, row) {
+  const mine = caller;
   busy = row.id;
   said("");
   draw();
+  let says;
   try {
-    const answer = await ask(`/v1/dead-letters/${row.id}/${verb}`, { method: "POST" });
-    said(outcome(answer));
+    says = outcome(await ask(`/v1/dead-letters/${row.id}/${verb}`, { method: "POST" }));
   } catch (error) {
     const { title, text } = told(error);
-    said(`${title}. ${text}`);
+    says = `${title}. ${text}`;
   }
+  if (mine !== caller) return;
+  said(says);
   busy = null;
   await refreshLetters();
   if (!byId("letters").contains(document.activeElement)) byId("letters-state").focus({ preventScroll: true });

@@ -4,19 +4,20 @@ import { ask, told } from "./api.js";
 import { Chart } from "./chart.js";
 import { button, byId, message, offer } from "./dom.js";
 import { clock, seconds } from "./format.js";
-import { refreshLetters } from "./letters.js";
+import { forgetLetters, refreshLetters } from "./letters.js";
 import { generations, level, partitions, tiles, workers, worst } from "./panels.js";
 import { setCollections } from "./search.js";
 import { openToken, whenCallerChanges } from "./session.js";
 
 const OFTEN = 4000; // ms between looks while the view is open,
 const SELDOM = 15000; // while only the search is,
-const STATUS_EVERY = 12000; // and between those that count documents
 const WINDOW = 900; // seconds that the charts show
+const SOON = 800; // ms, while Kafka is asked
 const GLANCE = 30; // seconds that the line at the top stays while Kafka is asked
 
-const known = { overview: null, status: null, statusAt: 0, logAt: 0 };
-const history = new Map(); // of each collection: [[at, staleness]]
+const nothing = () => ({ overview: null, status: null, logAt: 0, history: new Map() }); // history: collection -> [[at, staleness]]
+
+let known = nothing(); // of this caller: another one's begins anew
 let charts = null;
 let timer = null;
 let paused = false;
@@ -32,31 +33,32 @@ function pill(kind, text) {
 export async function refresh() {
   clearTimeout(timer);
   if (document.hidden) return;
+  const mine = known;
   try {
-    await look();
-    trouble(null);
+    await look(mine);
+    if (mine === known) trouble(null);
   } catch (error) {
-    trouble(error);
+    if (mine === known) trouble(error);
   }
+  if (mine !== known) return; // of another caller meanwhile, for whom somebody asks already
   clearTimeout(timer);
-  if (!paused) timer = setTimeout(refresh, looking() ? OFTEN : SELDOM);
+  if (!paused) timer = setTimeout(refresh, known.overview?.log.state === "asking" ? SOON : looking() ? OFTEN : SELDOM);
 }
 
-async function look() {
-  known.overview = await ask("/v1/overview");
-  if (!known.status || (looking() && Date.now() - known.statusAt > STATUS_EVERY)) {
-    known.status = await ask("/v1/status");
-    known.statusAt = Date.now();
-  }
-  remember(known.overview);
-  setCollections(known.overview.collections, known.status.collections);
-  choose(known.overview.collections.map((row) => row.name));
+/** Ask for what is shown. What comes when the caller is another one already is dropped. */
+async function look(mine) {
+  const overview = await ask("/v1/overview");
+  const status = !mine.status || looking() ? await ask("/v1/status") : mine.status;
+  if (mine !== known) return;
+  Object.assign(known, { overview, status });
+  remember(overview);
+  setCollections(overview.collections, status.collections);
+  choose(overview.collections.map((row) => row.name));
   glance();
   if (looking()) {
     draw();
     await refreshLetters();
   }
-  if (known.overview.log.state === "asking") setTimeout(refresh, 800);
 }
 
 function remember({ at, log, partitions: rows }) {
@@ -65,7 +67,7 @@ function remember({ at, log, partitions: rows }) {
   for (const name of new Set(rows.map((row) => row.collection))) {
     const stale = worst(rows.filter((row) => row.collection === name));
     if (stale === null) continue;
-    history.set(name, [...(history.get(name) ?? []), [at, stale]].filter(([when]) => when > at - WINDOW));
+    known.history.set(name, [...(known.history.get(name) ?? []), [at, stale]].filter(([when]) => when > at - WINDOW));
   }
 }
 
@@ -90,7 +92,7 @@ function draw() {
   const fresh = overview.freshness.find((row) => row.collection === chosen) ?? null;
   tiles({ fresh, partitions: mine, log: overview.log, letters: status.dead_letters, window: overview.window_seconds });
   partitions(mine, overview.log, status.sources.filter((row) => row.collection === chosen));
-  workers(overview.partitions, status.collections);
+  workers(overview.partitions, status.collections, status.workers);
   generations(status.collections);
   drawCharts(overview, fresh, chosen);
   byId("when").textContent = paused ? `Paused at ${clock(overview.at)}` : `Updated ${clock(overview.at)}`;
@@ -102,7 +104,7 @@ function drawCharts({ at, slice_seconds: slice }, fresh, chosen) {
     staleness: new Chart(byId("chart-staleness"), "Staleness"),
   };
   const slices = fresh?.slices ?? [];
-  const stale = history.get(chosen) ?? [];
+  const stale = known.history.get(chosen) ?? [];
   const span = [120, 360].find((each) => stale.length && at - stale[0][0] < each * 0.9) ?? (stale.length ? WINDOW : 120);
   const points = (field) => slices.map((each) => [Math.min(at, each.at + slice / 2), each[field]]).filter(([when]) => when >= at - WINDOW);
   const common = { now: at, window: WINDOW };
@@ -146,9 +148,13 @@ export function startOperations() {
   byId("pause").addEventListener("click", pause);
   byId("shown").addEventListener("change", () => known.overview && draw());
   document.addEventListener("visibilitychange", () => !paused && refresh());
-  whenCallerChanges(() => {
-    Object.assign(known, { overview: null, status: null });
-    history.clear();
+  whenCallerChanges((another) => {
+    if (another) {
+      known = nothing();
+      forgetLetters();
+      byId("operations-body").hidden = true;
+      pill("unknown", "Connecting");
+    }
     refresh();
   });
 }

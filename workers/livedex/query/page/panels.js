@@ -62,19 +62,42 @@ export function partitions(rows, log, sources) {
   ] : message("empty", "No partition yet", "An index worker claims the partitions of a topic when it starts.")));
 }
 
-export function workers(rows, collections) {
-  const owned = new Map();
-  for (const row of rows) owned.set(row.owner, [...(owned.get(row.owner) ?? []), row]);
-  for (const { index } of collections) if (index?.worker && !owned.has(index.worker)) owned.set(index.worker, []);
-  const list = [...owned].filter(([owner]) => owner).map(([owner, mine]) => ({
-    owner, mine, upkeep: collections.filter(({ index }) => index?.worker === owner).map((row) => row.collection),
-    at: mine.map((row) => row.updated_at).sort().at(-1),
+/** The workers that there are, and those that own partitions still; `listed` is null for who may not see them all. */
+function everyWorker(rows, collections, listed) {
+  const found = new Map((listed ?? []).map((each) => [each.worker, { ...each }]));
+  const known = (worker) => {
+    if (!found.has(worker)) found.set(worker, { worker, kind: "index", connected: null, partitions: 0, updated_at: null, texts: false });
+    return found.get(worker);
+  };
+  if (!listed) {
+    for (const { owner, updated_at: at } of rows) {
+      if (!owner) continue;
+      const mine = known(owner);
+      mine.partitions += 1;
+      if (!mine.updated_at || mine.updated_at < at) mine.updated_at = at;
+    }
+  }
+  for (const { index } of collections) if (index?.worker) known(index.worker);
+  return [...found.values()].map((each) => ({
+    ...each, upkeep: collections.filter(({ index }) => index?.worker === each.worker).map((row) => row.collection),
   }));
-  const signature = JSON.stringify(list.map((each) => [each.owner, each.mine.length, each.upkeep, each.at && ago(each.at)]));
-  show(byId("workers"), signature, () => (list.length ? h("ul", { class: "rows" }, list.map(({ owner, mine, upkeep, at }) =>
-    h("li", {}, h("div", {}, h("b", { class: "mono" }, owner), h("span", {}, at ? `applied ${ago(at)}` : "applied nothing yet")),
-      h("div", { class: "tags" }, h("span", { class: "badge" }, plural(mine.length, "partition")),
-        upkeep.map((name) => h("span", { class: "badge accent" }, `upkeep of ${name}`))))))
+}
+
+function worker(each) {
+  const index = each.kind === "index";
+  const applied = each.updated_at ? `applied ${ago(each.updated_at)}` : "applied nothing yet";
+  return h("li", {}, h("div", {}, h("b", { class: "mono" }, each.worker), h("span", {}, index ? applied : "answers searches")),
+    h("div", { class: "tags" },
+      each.connected === null ? null : h("span", { class: `badge ${each.connected ? "good" : "bad"}` }, each.connected ? "connected" : "gone"),
+      h("span", { class: "badge" }, index ? plural(each.partitions, "partition") : "query worker"),
+      each.texts ? h("span", { class: "badge" }, "embeds for SQL") : null,
+      each.upkeep.map((name) => h("span", { class: "badge accent" }, `upkeep of ${name}`))));
+}
+
+export function workers(rows, collections, listed) {
+  const all = everyWorker(rows, collections, listed);
+  const signature = JSON.stringify(all.map((each) => [each, each.updated_at && ago(each.updated_at)]));
+  show(byId("workers"), signature, () => (all.length ? h("ul", { class: "rows" }, all.map(worker))
     : message("empty", "No worker yet", "livedex index applies the log; none has claimed a partition.")));
 }
 

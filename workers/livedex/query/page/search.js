@@ -2,7 +2,7 @@
 
 import { ask, told } from "./api.js";
 import { button, byId, h, message, offer } from "./dom.js";
-import { active, clear, question, Wrong } from "./filters.js";
+import { active, clear, filters, question, restoreFilters, Wrong } from "./filters.js";
 import { compact, plural } from "./format.js";
 import { result, waitingRows } from "./results.js";
 import { openToken, session, whenCallerChanges } from "./session.js";
@@ -24,7 +24,7 @@ function listed(rows, asked) {
 
 function wrong(error) {
   const field = error instanceof Wrong ? error.field : null;
-  for (const name of ["filter", "until"]) {
+  for (const name of ["filter", "since", "until"]) {
     const says = name === field ? error.message : "";
     byId(name).setCustomValidity(says);
     byId(name).setAttribute("aria-invalid", String(name === field));
@@ -47,6 +47,7 @@ export async function search() {
     wrong(null);
   } catch (error) {
     wrong(error);
+    if (!(error instanceof Wrong)) failed(error);
     return;
   }
   remember(body);
@@ -129,6 +130,17 @@ export function setCollections(names, statuses) {
   if (!byId("query").value && !byId("results").children.length) idle();
 }
 
+/** Nothing of what another caller was told stays; the collection that was asked for may be this one's, too. */
+function forget() {
+  asking?.abort();
+  collections = [];
+  rerankers = new Map();
+  listed([], {});
+  byId("summary").textContent = "";
+  const chosen = byId("collection").value;
+  byId("collection").replaceChildren(...(chosen ? [h("option", { value: chosen }, chosen)] : []));
+}
+
 function fitReranker() {
   const reranker = rerankers.get(byId("collection").value) ?? "";
   byId("rerank-field").title = reranker ? `By ${reranker}` : "This collection has no reranker";
@@ -142,7 +154,8 @@ function remember(body) {
   if (body.query) parts.set("q", body.query);
   if (body.mode !== "hybrid") parts.set("mode", body.mode);
   if (body.collection !== "default") parts.set("collection", body.collection);
-  if (byId("filter").value.trim()) parts.set("filter", byId("filter").value.trim());
+  if (body.rerank) parts.set("rerank", "true");
+  for (const [name, value] of Object.entries(filters(body))) parts.set(name, value);
   if (location.hash.startsWith("#operations")) return;
   kept = parts.size ? `#search?${parts}` : "#search";
   history.replaceState(null, "", kept);
@@ -163,11 +176,14 @@ function restore() {
   if (view !== "#search" || !parts) return false;
   const wanted = Object.fromEntries(new URLSearchParams(parts));
   byId("query").value = wanted.q ?? "";
-  byId("filter").value = wanted.filter ?? "";
+  restoreFilters(wanted);
+  openFilters(active() > 0);
   byId(["vector", "text"].includes(wanted.mode) ? `mode-${wanted.mode}` : "mode-hybrid").checked = true;
   if (wanted.collection) {
     byId("collection").replaceChildren(h("option", { value: wanted.collection }, wanted.collection));
   }
+  byId("rerank").checked = wanted.rerank === "true";
+  if (rerankers.size) fitReranker();
   return true;
 }
 
@@ -230,6 +246,9 @@ export function startSearch() {
   byId("filters-open").addEventListener("click", () => openFilters(byId("filters").hidden));
   byId("filters-clear").addEventListener("click", clearFilters);
   byId("view-search").addEventListener("keydown", walk);
-  whenCallerChanges(search);
+  whenCallerChanges((another) => {
+    if (another) forget();
+    search();
+  });
   showFilterCount();
 }

@@ -10,7 +10,9 @@ export const session = { who: null, refused: false };
 
 const listeners = [];
 
-/** Call this whenever the caller is another one. */
+let asked = token(); // the token that the page was drawn with
+
+/** Call this whenever the caller is known anew, with whether it is another one: nothing that the one before was told may stay. */
 export const whenCallerChanges = (listener) => listeners.push(listener);
 
 /** Ask who we are, and tell everybody. */
@@ -26,7 +28,9 @@ export async function refreshCaller() {
   button.hidden = !(session.refused || session.who?.tokens);
   button.dataset.state = session.who?.tokens ? (session.who.operator ? "operator" : "known") : "missing";
   byId("token-label").textContent = session.who?.tokens ? `Token: ${session.who.name}` : "Token: none";
-  for (const listener of listeners) listener();
+  const another = token() !== asked;
+  asked = token();
+  for (const listener of listeners) listener(another);
 }
 
 /** Let somebody type a token. */
@@ -50,6 +54,7 @@ async function use(event) {
   await refreshCaller();
   if (session.refused) {
     keepToken(before);
+    if (before) await refreshCaller();
     byId("token-wrong").textContent = "The token is not, or no longer, one of those that may ask here.";
     byId("token").select();
     return;

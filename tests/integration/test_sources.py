@@ -63,7 +63,9 @@ def make_again(admin: KafkaAdminClient, topic: str, partitions: int = 1) -> None
 def assert_says_so(workers: Workers, log: Log, worker: Process, topic: str, other: str) -> None:
     """The log, the gauges and the command line tell of the stop, and another source goes on."""
     until(lambda: "index.source_stopped" in worker.log(), what="the log to say that the source stopped")
-    until(lambda: worker.metrics().value("livedex_paused_partitions", reason="stopped") >= 1, what="the gauge")
+    held = {"topic": topic, "reason": "stopped"}
+    until(lambda: worker.metrics().value("livedex_paused_partitions", **held) >= 1, what="the gauge")
+    assert worker.metrics().value("livedex_paused_partitions", topic=other) == 0, "the other topic is read"
     listed = json.loads(workers.run("source", "list", "--json").stdout)
     assert {row["topic"]: row["state"] for row in listed} == {topic: "stopped", other: "live"}
     workers.caught_up(other, {0: log.send(other, {"id": "elsewhere", "text": "A text."}).offset + 1})

@@ -140,14 +140,15 @@ def alarms(folder: Path, targets: Mapping[str, Sequence[str]], *, without: froze
     """Prometheus and Alertmanager with the examples' configurations, scraping these addresses by job; `without` these rule
     files.
     """
-    with Webhook() as webhook, Alertmanager(_alertmanager(webhook.url), folder) as manager:
+    with Webhook() as webhook, Alertmanager(routes(webhook.url), folder) as manager:
         config = _prometheus(folder, targets, manager.url, without)
         with Prometheus(config, folder) as prometheus:
             prometheus.wait_for_targets()
             yield Alarms(prometheus, webhook)
 
 
-def _alertmanager(url: str) -> dict[str, Any]:
+def routes(url: str) -> dict[str, Any]:
+    """The example's configuration of Alertmanager, which sends to a webhook here."""
     config = rules.faster(rules.load(PROMETHEUS / "alertmanager.example.yml"), FASTER)
     for receiver in config["receivers"]:
         for hook in receiver["webhook_configs"]:

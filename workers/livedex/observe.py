@@ -156,7 +156,7 @@ class IndexMetrics(_Metrics):
         self.dead_letters_open = Gauge("livedex_dead_letters_open", "Open dead letters", ["reason"], registry=registry)
         self.paused_partitions = Gauge(
             "livedex_paused_partitions", "Partitions of this worker that are not read at the moment, by what is waited for",
-            ["reason"], registry=registry,
+            ["topic", "reason"], registry=registry,
         )  # fmt: skip
         self.inflight_bytes = Gauge(
             "livedex_inflight_bytes", "Bytes of records that were polled and are not applied yet", registry=registry

@@ -222,10 +222,15 @@ class IndexApp:
             if partition in starts and own.progress.next_offset is not None:
                 self.metrics.retained_offsets.labels(*labels).set(max(0, own.progress.next_offset - starts[partition]))
         self._tell_generations(self._worker.catalogue)
-        held = self._worker.held
-        for reason in Hold:
-            self.metrics.paused_partitions.labels(reason).set(held[reason])
+        self._tell_held(self._worker)
         self.metrics.inflight_bytes.set(self._worker.bytes_in_flight)
+
+    def _tell_held(self, worker: IndexWorker) -> None:
+        held = worker.held
+        self.metrics.paused_partitions.clear()
+        for topic in {*worker.catalogue.sources, *(topic for topic, _ in held)}:
+            for reason in Hold:
+                self.metrics.paused_partitions.labels(topic, reason).set(held[topic, reason])
 
     def _tell_generations(self, catalogue: Catalogue) -> None:
         self.metrics.serves(made.identity.model for made in catalogue.generations.values())

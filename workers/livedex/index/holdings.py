@@ -48,9 +48,15 @@ class Holdings:
         return {partition: own for partition, own in self.partitions.items() if own.reading}
 
     @property
-    def held(self) -> Counter[Hold]:
-        """How many partitions are not read at the moment, by why."""
-        return Counter(own.hold for own in list(self.partitions.values()) if own.hold is not None)
+    def held(self) -> Counter[tuple[str, Hold]]:
+        """How many partitions are not read at the moment, by topic and why."""
+        held = ((partition.topic, own.hold) for partition, own in list(self.partitions.items()))
+        return Counter((topic, why) for topic, why in held if why is not None)
+
+    @property
+    def wait_for_embedder(self) -> bool:
+        """Whether some do."""
+        return any(own.hold is Hold.EMBEDDER for own in list(self.partitions.values()))
 
     def changed(self, gained: Iterable[TopicPartition], lost: Iterable[TopicPartition]) -> None:
         """The group took partitions away and gave others."""
@@ -61,7 +67,7 @@ class Holdings:
             self.partitions.pop(partition, None)
         for partition in gained:
             self.partitions[partition] = Partition(progress=PartitionProgress(stalled_since=time.time()))
-        if lost and not self.held[Hold.EMBEDDER]:  # whoever has what waited for it tells whether it is back
+        if lost and not self.wait_for_embedder:  # whoever has what waited for it tells whether it is back
             self._health.up("embedder")
 
     def due(self, busy: Callable[[TopicPartition], bool]) -> TopicPartition | None:

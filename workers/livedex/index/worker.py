@@ -64,7 +64,7 @@ class IndexWorker:
         self._between_steps = between_steps
         self._jitter = jitter
         self._in_flight: InFlight[TopicPartition] = InFlight()
-        self._held_back = 0  # partitions that have too much in flight
+        self._held_back: frozenset[TopicPartition] = frozenset()  # they have too much in flight
         self._polls_failed = 0  # in a row
         self._poll_failed_at = 0.0  # monotonic second
 
@@ -97,9 +97,9 @@ class IndexWorker:
         self.holdings.follow(before, catalogue.sources)
 
     @property
-    def held(self) -> Counter[Hold]:
-        """How many partitions are not read at the moment, by why; any thread may ask."""
-        return self.holdings.held + Counter({Hold.BACKPRESSURE: self._held_back})
+    def held(self) -> Counter[tuple[str, Hold]]:
+        """How many partitions are not read at the moment, by topic and why; any thread may ask."""
+        return self.holdings.held + Counter((partition.topic, Hold.BACKPRESSURE) for partition in self._held_back)
 
     @property
     def bytes_in_flight(self) -> int:
@@ -236,7 +236,7 @@ class IndexWorker:
 
     def _note_applied(self, partition: TopicPartition, end: Applied) -> None:
         report.applied(self._metrics, end)
-        if not self.holdings.held[Hold.EMBEDDER]:  # else the batch was embedded before that, or needed no vector
+        if not self.holdings.wait_for_embedder:  # else the batch was embedded before that, or needed no vector
             self._health.up("embedder")
         self._health.works(name_of(partition))
         if partition in self.holdings.partitions:
@@ -260,7 +260,7 @@ class IndexWorker:
             self._source.pause(partition)
         for partition in self._in_flight.to_resume(self._source.paused):
             self._source.resume(partition)
-        self._held_back = len(self._source.paused)
+        self._held_back = frozenset(self._source.paused)
 
     def _report(self) -> None:
         known = {partition: own.progress.next_offset for partition, own in self.holdings.partitions.items()}

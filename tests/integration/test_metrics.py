@@ -17,6 +17,7 @@ INDEX = {
     "livedex_stage_seconds", "livedex_events", "livedex_chunks", "livedex_dead_letters_open", "livedex_fenced",
     "livedex_rebalances", "livedex_retries", "livedex_dependency_up", "livedex_build_info",
     "livedex_paused_partitions", "livedex_inflight_bytes", "livedex_clock_skew", "livedex_last_poll_timestamp_seconds",
+    "livedex_last_poll_age_seconds",
     "livedex_retained_offsets", "livedex_retention_seconds", "livedex_index_state", "livedex_index_ready",
     "livedex_index_recall", "livedex_unmapped_share", "livedex_documents", "livedex_vectors", "livedex_index_bytes",
     "livedex_table_bytes", "livedex_generation_built_ratio", "livedex_active_generation",

@@ -198,8 +198,13 @@ class IndexMetrics(_Metrics):
             ["collection", "generation"], registry=registry,
         )  # fmt: skip
         self.last_poll = Gauge(
-            "livedex_last_poll_timestamp_seconds", "When Kafka was polled last without an error", registry=registry
-        )
+            "livedex_last_poll_timestamp_seconds", "When Kafka was polled last without an error, by this worker's clock",
+            registry=registry,
+        )  # fmt: skip
+        self.last_poll_age = Gauge(
+            "livedex_last_poll_age_seconds", "Since the last poll without an error, or the start, whatever the clock says",
+            registry=registry,
+        )  # fmt: skip
         self.retained_offsets = Gauge(
             "livedex_retained_offsets", "Offsets from the start of the log to the progress: at 0, the next deletion loses some",
             ["topic", "partition"], registry=registry,

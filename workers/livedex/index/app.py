@@ -70,7 +70,7 @@ class IndexApp:
         app.include_router(health_routes(self.health, self.metrics.registry, before_scrape=self._measure_progress))
         listener = listen(settings.http_host, settings.metrics_port, "LIVEDEX_METRICS_PORT")
         self.http = HttpServer(app, listener)
-        self._began = time.time()
+        self._began, self._started = time.time(), time.monotonic()
         # unique to this start, so that operators can tell two workers, and two lives of one, apart
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._tracer = tracing.start("livedex-index", self.name)
@@ -203,6 +203,8 @@ class IndexApp:
     def _measure_progress(self) -> None:
         """Set the gauges that depend on the time of the scrape."""
         now, watch = time.time(), self._watch
+        polled = None if self._worker is None else self._worker.polled_at
+        self.metrics.last_poll_age.set(time.monotonic() - (self._started if polled is None else polled))
         if watch is None:  # what there is to follow cannot be asked yet: as far as the settings say
             for topic in self._settings.sources:
                 self.metrics.staleness.labels(topic, "0").set(max(0.0, now - self._began))

@@ -67,6 +67,7 @@ class IndexWorker:
         self._held_back: frozenset[TopicPartition] = frozenset()  # they have too much in flight
         self._polls_failed = 0  # in a row
         self._poll_failed_at = 0.0  # monotonic second
+        self.polled_at: float | None = None  # monotonic second of the last poll without an error
 
     def run(self) -> None:
         """Work until the stop, then finish or drop what is in flight."""
@@ -122,6 +123,7 @@ class IndexWorker:
             self._answer()
         self._poll_passed(polled)
         self._metrics.last_poll.set_to_current_time()
+        self.polled_at = time.monotonic()
         if polled.gained or polled.lost:
             self._metrics.rebalances.inc()
             self.holdings.changed(polled.gained, polled.lost)

@@ -4,7 +4,7 @@ from livedex_dashboards import objectives as slo
 from livedex_dashboards.frame import TOPIC, WORKER, Board, Section
 from livedex_dashboards.panels import Limits, PanelBuilder, Query, graph, number
 from livedex_dashboards.queries import TOPIC as OF_TOPIC
-from livedex_dashboards.queries import age, highest, index, rate, rates, total
+from livedex_dashboards.queries import highest, index, rate, rates, total
 
 LAG = index("livedex_offset_lag", OF_TOPIC)
 STALENESS = index("livedex_staleness_seconds", OF_TOPIC)
@@ -12,7 +12,7 @@ RETAINED = index("livedex_retained_offsets", OF_TOPIC)
 STALE = Limits(slo.STALE_AFTER / 5, slo.STALE_AFTER)
 NOT_POLLED = Limits(slo.NOT_POLLING_AFTER / 4, slo.NOT_POLLING_AFTER)
 PLACE = "{{topic}} / {{partition}}"
-POLLED = age(index("livedex_last_poll_timestamp_seconds"))
+POLLED = index("livedex_last_poll_age_seconds")
 
 
 def board() -> Board:

@@ -16,7 +16,7 @@ from livedex.query.admission import Admission, BusyError
 from livedex.query.bodies import BatchAnswer, SearchRequest, SearchResponse
 from livedex.query.problems import Problems
 from livedex.query.searcher import Answer, Search, Searcher
-from livedex.query.waiting import Waiting
+from livedex.query.waiting import NotSearchableError, TooManyWaitError, Waiting
 from livedex.tracing import current, exemplar
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ T = TypeVar("T")
 class Outcome:
     """How one of several searches ended."""
 
-    status: int
+    code: str  # as the metrics have it
     body: bytes  # JSON: a BatchAnswer or a problem document
 
 
@@ -51,8 +51,8 @@ class Answering:
         caller.check(request.collection)
         search, started = replace(request.search(), canaries=canaries), time.perf_counter()
         deadline = started + search.timeout
-        with self._timed(started, search):
-            await self._waiting.until_searchable(search, deadline)
+        await self._waiting.until_searchable(search, deadline)
+        with self._timed(time.perf_counter(), search):  # how long the index takes to have the event is no time of a search
             async with self._admission.slot(deadline):
                 return await self._in_thread(lambda: self._found(replace(search, after=None), started, deadline, form))
 
@@ -82,7 +82,7 @@ class Answering:
 
     async def _alone(self, request: SearchRequest, caller: Caller) -> Outcome:
         try:
-            return Outcome(HTTPStatus.OK, await self._one(request, caller, BatchAnswer))
+            return Outcome(str(HTTPStatus.OK.value), await self._one(request, caller, BatchAnswer))
         except Exception as error:  # noqa: BLE001 - told in its place of the answer
             return self._failed(error)
 
@@ -104,14 +104,14 @@ class Answering:
         for search, found in zip(searches, self._searcher.search_all(searches, started=started), strict=True):
             with self._timed(started, search):
                 if isinstance(found, Answer):
-                    outcomes.append(Outcome(HTTPStatus.OK, _json(found, search, started, BatchAnswer)))
+                    outcomes.append(Outcome(str(HTTPStatus.OK.value), _json(found, search, started, BatchAnswer)))
                 else:
                     outcomes.append(self._failed(found))
         return outcomes
 
     def _failed(self, error: Exception) -> Outcome:
         told = self._problems.of(error)
-        return Outcome(told.status_code, bytes(told.body))
+        return Outcome(code_of(error) or str(told.status_code), bytes(told.body))
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(work, limiter=self._threads)
@@ -130,8 +130,13 @@ class Answering:
 
     def _observe(self, started: float, search: Search) -> None:
         if search.canaries:
-            return  # most of its time it waits for its event
+            return  # it is no user's
         self._metrics.search.labels("http", search.mode).observe(time.perf_counter() - started, exemplar(current()))
+
+
+def code_of(error: Exception) -> str | None:
+    """How the metrics name it; None where they have the status of the answer."""
+    return error.code if isinstance(error, NotSearchableError | TooManyWaitError) else None
 
 
 def _json(answer: Answer, search: Search, started: float, form: type[SearchResponse]) -> bytes:

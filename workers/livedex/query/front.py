@@ -55,7 +55,7 @@ class CountSearches:
                 code = message["status"]
             await send(message)
 
-        codes: list[int] = []  # of the searches of a batch
+        codes: list[str] = []  # of the searches of a batch, or one that says more than the status
         scope[_CODES] = codes
         try:
             await self._app(scope, receive, sent)
@@ -64,8 +64,8 @@ class CountSearches:
                 self._count.labels("http", str(each)).inc()
 
 
-def answered_each(scope: Scope, codes: list[int]) -> None:
-    """Say that this request had several searches, and how each ended."""
+def answered_each(scope: Scope, codes: list[str]) -> None:
+    """Say how each search of this request ended, where its status does not."""
     scope[_CODES].extend(codes)
 
 

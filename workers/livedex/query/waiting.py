@@ -15,6 +15,18 @@ LOOKS = 2  # at a time: each takes a connection that a search could have
 LIMIT = 1000  # searches that may wait: one more would make the looks too rare for all
 
 
+class NotSearchableError(TimedOutError):
+    """The event did not become searchable in time: the index is behind, and no search was too slow."""
+
+    code = "504-after"  # in the metrics: it counts against no objective of searches
+
+
+class TooManyWaitError(BusyError):
+    """So many wait for events: the index is behind, and no search was refused for want of room."""
+
+    code = "429-after"
+
+
 class Waiting:
     """Those who wait for events. For one event loop only."""
 
@@ -24,17 +36,21 @@ class Waiting:
         self._count = 0
 
     async def until_searchable(self, search: Search, deadline: float) -> None:
-        """Return once its event is searchable, if it has one. TimedOutError at `deadline` of time.perf_counter()."""
+        """Return once its event is searchable, if it has one. NotSearchableError at `deadline` of time.perf_counter(),
+        TooManyWaitError at once.
+        """
         if search.after is None:
             return
         if self._count >= LIMIT:
-            raise BusyError(f"{self._count} searches wait for events already and at most {LIMIT} may: ask again in a second")
+            raise TooManyWaitError(
+                f"{self._count} searches wait for events already and at most {LIMIT} may: ask again in a second"
+            )
         self._count += 1
         try:
             with anyio.fail_after(deadline - time.perf_counter()):
                 await self._look_again_and_again(search, deadline)
-        except TimeoutError:
-            raise TimedOutError(
+        except (TimeoutError, TimedOutError):  # between two looks, or when one was about to begin
+            raise NotSearchableError(
                 f"the event {search.after!r} was not searchable within {search.timeout:g} s: ask again later, or with a longer "
                 "timeout"
             ) from None

@@ -1,6 +1,6 @@
-"""The image's HEALTHCHECK: `healthy.py [PORT]` ends with 0 when the worker of this container answers on its port. Without a port
-it asks at those of both workers, of which a container has one; where containers share a network, name it, or each would vouch
-for the other. It imports no livedex: starting a second one every ten seconds would cost more than the answer is worth.
+"""The image's HEALTHCHECK: `healthy.py [PORT]` ends with 0 when the worker of this container answers on its port. Without a
+port it asks at those of both workers, of which a container has one; where containers share a network, name it, or each would
+vouch for the other. It imports no livedex: starting a second one every ten seconds would cost more than the answer is worth.
 """
 
 import os

@@ -482,7 +482,7 @@ def test_workers_are_shown_with_whether_they_are_there(page: Page, served: Site)
 def held(page: Page, path: str) -> Iterator[Callable[[], None]]:
     """Answers of the route are held back; what is given lets them come, and waits for one."""
     waiting: list[Route] = []
-    page.route(path, lambda route: waiting.append(route))
+    page.route(path, waiting.append)
     wait_for(page, lambda: waiting, f"a request for {path}")
     first = waiting.copy()
     page.unroute(path)

@@ -3,6 +3,7 @@
 import socket
 import threading
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -138,7 +139,7 @@ def test_a_worker_warns_of_a_secret_that_all_may_read(command: str, workers: Wor
     path.chmod(0o604)
     with socket.create_server(("127.0.0.1", 0)) as taken:  # so that it ends
         port = str(taken.getsockname()[1])
-        ports = {"LIVEDEX_HTTP_PORT": port, "LIVEDEX_METRICS_PORT": port}
+        ports: dict[str, Any] = {"LIVEDEX_HTTP_PORT": port, "LIVEDEX_METRICS_PORT": port}
         done = workers.run(command, LIVEDEX_WIRE_PASSWORD_FILE=str(path), LIVEDEX_LOG_FORMAT="json", **ports)
     assert '"event": "secrets.readable_by_all"' in done.stderr
     assert f"chmod o-rwx {path}" in done.stderr

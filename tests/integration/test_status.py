@@ -165,7 +165,7 @@ def test_a_topic_that_is_gone_hides_nothing_of_the_others(
     with workers.connect() as connection:
         connection.execute(
             "insert into livedex.source_progress (topic, partition, next_offset, owner) "
-            "select topic, n, 0, '' from livedex.source, generate_series(0, 2) n"  # partition 2 is one that the topic does not have
+            "select topic, n, 0, '' from livedex.source, generate_series(0, 2) n"  # of two that the topic has
         )
     log.send(topic, {"id": "a", "text": "A text."}, partition=1)
     found = told(livedex("status", "--json"))

@@ -33,7 +33,7 @@ def served() -> Told:
     made = (IndexMetrics(), QueryMetrics(), CanaryMetrics(CollectorRegistry()))
     metrics = [each for of in made for each in vars(of).values() if isinstance(each, MetricWrapperBase)]
     collected = [*PoolCollector().collect(), *KafkaClientCollector().collect()]  # read when they are asked for
-    own = {each._name: (each._type, tuple(each._labelnames)) for each in metrics}
+    own = {str(each._name): (str(each._type), tuple(map(str, each._labelnames))) for each in metrics}
     found = own | {each.name: (each.type, labels_of(each)) for each in collected}
     return {name + "_total" * (kind == "counter"): (kind, labels) for name, (kind, labels) in found.items()}
 

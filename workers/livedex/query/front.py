@@ -60,8 +60,8 @@ class CountSearches:
         try:
             await self._app(scope, receive, sent)
         finally:
-            for each in codes or [code]:
-                self._count.labels("http", str(each)).inc()
+            for each in codes or [str(code)]:
+                self._count.labels("http", each).inc()
 
 
 def answered_each(scope: Scope, codes: list[str]) -> None:

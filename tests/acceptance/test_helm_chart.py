@@ -178,6 +178,15 @@ def test_the_settings_may_be_a_secret() -> None:
     assert {volume["secret"]["secretName"] for volume in volumes} == {"livedex-settings"}
 
 
+def test_a_model_of_your_own_is_everywhere() -> None:
+    """A volume that values name is in every container, the hook's too: `livedex apply` reads the model."""
+    found = list(containers(manifests(*EVERYTHING)))
+    assert {container["name"] for _, container in found} == {"migrate", "apply", "index", "serve"}
+    for pod, container in found:
+        assert {"name": "models", "persistentVolumeClaim": {"claimName": "models"}} in pod["volumes"]
+        assert {"name": "models", "mountPath": "/models", "readOnly": True} in container["volumeMounts"]
+
+
 def test_a_missing_secret_is_said() -> None:
     """Without the name of the secret with the tokens nothing is rendered, nor without that of the canary's."""
     assert rendered("apiTokens.secret=", code=1) == ""

@@ -16,6 +16,8 @@ EVERYTHING = (
     "imagePullSecrets[0].name=registry", "index.priorityClassName=high", "serve.nodeSelector.disk=ssd",
     "env[0].name=LIVEDEX_EMBEDDER_URL", "env[0].value=http://tei:8080",
     "networkPolicy.searchFrom[0].podSelector.matchLabels.app=web", "canary.enabled=true", "canary.token.secret=livedex-canary",
+    "extraVolumes[0].name=models", "extraVolumes[0].persistentVolumeClaim.claimName=models",
+    "extraVolumeMounts[0].name=models", "extraVolumeMounts[0].mountPath=/models", "extraVolumeMounts[0].readOnly=true",
     "tracing.endpoint=http://collector.monitoring:4318",
 )  # fmt: skip
 Manifest = dict[str, Any]

@@ -75,6 +75,9 @@ capabilities: {drop: [ALL]}
 {{- range .Values.secretFiles }}
 - {name: {{ .name }}, mountPath: /etc/livedex/{{ .name }}, readOnly: true}
 {{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "livedex.volumes" -}}
@@ -96,6 +99,9 @@ capabilities: {drop: [ALL]}
   secret:
     secretName: {{ .secret }}
     defaultMode: 0440
+{{- end }}
+{{- with .root.Values.extraVolumes }}
+{{ toYaml . }}
 {{- end }}
 {{- end }}
 

@@ -1,10 +1,12 @@
 """livedex.search and livedex.embed by way of dblink: any isolation level, long texts, and a connection that sessions keep."""
 
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psycopg
@@ -21,6 +23,7 @@ from support.asking import ENCODER, MODEL, TEXTS, SlowEncoder, fill_collection, 
 from support.contrib import Contrib, contrib_server
 from support.database import create_template, fresh_database, url_of
 from support.examples import dblink_setup
+from support.secure.certificates import Certificates
 from support.synthetic import Document, Piece, connection_to, create_collection, fill
 from support.waiting import until
 from support.workers import Workers
@@ -69,7 +72,7 @@ def server(contrib: Contrib) -> str:
 
 
 @contextmanager
-def served_at(server: str, folder: Path) -> Iterator[Served]:
+def served_at(server: str, folder: Path, **more: Any) -> Iterator[Served]:
     """A database of its own, and a worker with an endpoint."""
     (folder / "password").write_text(PASSWORD)
     stack = Addresses(kafka_bootstrap_servers="127.0.0.1:1", database_url=server)
@@ -77,7 +80,7 @@ def served_at(server: str, folder: Path) -> Iterator[Served]:
     with fresh_database(server, "template") as url, Workers(stack, url, folder) as workers:
         fill_collection(url)
         with (
-            serving(workers, url, encoder, wire_port=0, wire_password_file=folder / "password") as app,
+            serving(workers, url, encoder, wire_port=0, wire_password_file=folder / "password", **more) as app,
             psycopg.connect(url, autocommit=True) as connection,
         ):
             served = Served(url, connection, encoder, app)
@@ -103,6 +106,25 @@ def assert_embeds(connection: Connection, text: str) -> None:
     """The session gets the very vector of this text."""
     (vector,) = connection.execute("select livedex.embed(%s, timeout => '10 s')::real[]", (text,)).fetchone() or ([],)
     np.testing.assert_array_equal(np.array(vector, np.float32), ENCODER.encode_queries([text])[0])
+
+
+def test_over_tls_too(server: str, tmp_path: Path) -> None:
+    """A database that verifies the worker's certificate gets vectors; one that does not ask for TLS gets none."""
+    with tempfile.TemporaryDirectory() as folder:  # the server is another user, who reads the authority there
+        Path(folder).chmod(0o755)
+        made = Certificates(Path(folder))
+        pair = made.server()
+        with served_at(server, tmp_path, wire_certificate_file=pair.certificate, wire_key_file=pair.key) as served:
+            secure = "set host 'localhost', add hostaddr '127.0.0.1', add sslmode 'verify-full', add sslrootcert {}"
+            change = sql.SQL("alter server livedex_worker options ({})").format(sql.SQL(secure).format(str(made.authority)))
+            served.connection.execute(change)
+            with session(served.url) as connection:
+                assert_embeds(connection, "a text over TLS")
+                assert served.app.wire is not None
+                assert [type(each).__name__ for each in served.app.wire._open] == ["SSLSocket"]
+            served.connection.execute("alter server livedex_worker options (set sslmode 'disable')")
+            with session(served.url) as connection, pytest.raises(errors.CannotConnectNow):
+                connection.execute("select livedex.embed('a text in plain', timeout => '3 s')")
 
 
 LEVELS = ["read committed", "repeatable read", "serializable"]

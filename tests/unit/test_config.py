@@ -123,6 +123,8 @@ ENVIRONMENT: dict[str, tuple[str, Callable[[Settings], str]]] = {
     "WIRE_PORT": ("8432", lambda found: str(found.wire_port)),
     "WIRE_HOST": ("::1", lambda found: found.wire_host),
     "WIRE_PASSWORD_FILE": ("mine", lambda found: str(found.wire_password_file)),
+    "WIRE_CERTIFICATE_FILE": ("mine", lambda found: str(found.wire_certificate_file)),
+    "WIRE_KEY_FILE": ("mine", lambda found: str(found.wire_key_file)),
     "LOG_FORMAT": ("console", lambda found: found.log_format),
 }
 

@@ -9,7 +9,7 @@ from livedex.config import KafkaSettings, Settings
 from livedex.kafka_security import SECRET_FILES
 from livedex.secret_files import warn_of_all
 
-FIELDS = ("embedder_token_file", "api_token_file", "wire_password_file")
+FIELDS = ("embedder_token_file", "api_token_file", "wire_password_file", "wire_key_file")
 IN_KAFKA = (*SECRET_FILES, "ssl_keyfile")
 
 

@@ -29,6 +29,7 @@ from livedex.query import wire
 from livedex.query.wire import WireServer, endpoint
 from livedex.query.wire_answer import Answerer, StatementError, parse
 from livedex.query.wire_auth import Exchange, Password, ProofError, read_password
+from support.secure.certificates import Certificates
 from support.waiting import until
 from support.workers import Metrics
 
@@ -129,6 +130,91 @@ def ask(connection: "psycopg.Connection[tuple[Any, ...]]", text: str) -> str:
     """The first column of the only row."""
     (row,) = connection.execute(text.encode()).fetchall()
     return str(row[0])
+
+
+# --- TLS
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Certificates:
+    """Certificates of an authority of this test's own."""
+    return Certificates(tmp_path)
+
+
+@pytest.fixture
+def secure(worker: Worker, tmp_path: Path, pair: Certificates) -> Iterator[WireServer]:
+    """An endpoint with a certificate for localhost."""
+    (tmp_path / "password").write_text(f"{PASSWORD}\n")
+    own = pair.server()
+    settings = Settings(wire_port=0, wire_password_file=tmp_path / "password",
+                        wire_certificate_file=own.certificate, wire_key_file=own.key)  # fmt: skip
+    made = endpoint(settings, worker.answerer())
+    assert made is not None
+    made.start()
+    yield made
+    made.stop()
+
+
+def test_a_certificate_is_verified(secure: WireServer, pair: Certificates) -> None:
+    """A client that trusts its authority and asks for its host gets vectors over TLS, however long; any other goes away."""
+    trusted = {"host": "localhost", "hostaddr": "127.0.0.1", "sslmode": "verify-full", "sslrootcert": str(pair.authority)}
+    with connect(secure, **trusted) as connection:
+        assert connection.pgconn.ssl_in_use
+        for text in (QUESTION, "z" * 8192):
+            assert ask(connection, statement(text))
+    for wrong in ({"host": "127.0.0.1"}, {"sslrootcert": str(pair.foreign_authority)}):
+        with pytest.raises(psycopg.OperationalError, match="certificate"):
+            connect(secure, **{**trusted, **wrong})
+    until(lambda: not secure._open, what="the endpoint to let go of all connections")
+
+
+def test_with_a_certificate_nothing_is_answered_in_plain(secure: WireServer) -> None:
+    """Not even asked for a password, so that a client without TLS sends nothing that is worth reading."""
+    with pytest.raises(psycopg.OperationalError, match="speaks TLS only: set sslmode to verify-full"):
+        connect(secure, sslmode="disable")
+
+
+def test_a_handshake_that_does_not_end_is_closed(secure: WireServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within the time of a login."""
+    monkeypatch.setattr(wire, "LOGIN_SECONDS", 0.5)
+    host, _, port = secure.address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as client:
+        client.sendall(struct.pack("!II", 8, 80877103))
+        assert client.recv(1) == b"S"
+        assert client.recv(1) == b""
+
+
+def test_what_is_sent_along_with_the_wish_for_tls_is_not_taken(secure: WireServer) -> None:
+    """Who sits between could put it there: it is part of the handshake, which fails."""
+    startup = struct.pack("!I", 3 << 16) + b"user\0livedex\0\0"
+    host, _, port = secure.address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=5) as client:
+        client.sendall(struct.pack("!II", 8, 80877103) + struct.pack("!I", 4 + len(startup)) + startup)
+        answered = b""
+        with contextlib.suppress(ConnectionResetError):
+            while piece := client.recv(1024):
+                answered += piece
+    assert answered[:1] == b"S"
+    assert answered[1:2] in (b"", b"\x15"), "an alert of TLS, and no message of the protocol"
+
+
+@pytest.mark.parametrize(
+    ("certificate", "key"), [("client", None), (None, "client"), ("client", "server"), ("absent", "client")]
+)
+def test_a_wrong_certificate_stops_the_start(
+    certificate: str | None, key: str | None, worker: Worker, tmp_path: Path, pair: Certificates
+) -> None:
+    """Half of it, one that does not fit its key, one that is not there."""
+    (tmp_path / "password").write_text(f"{PASSWORD}\n")
+    pair.client()
+    pair.server()
+    settings = Settings(
+        wire_port=0, wire_password_file=tmp_path / "password",
+        wire_certificate_file=tmp_path / f"{certificate}.crt" if certificate else None,
+        wire_key_file=tmp_path / f"{key}.key" if key else None,
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="LIVEDEX_WIRE_CERTIFICATE_FILE and LIVEDEX_WIRE_KEY_FILE"):
+        endpoint(settings, worker.answerer())
 
 
 # --- what it answers

@@ -130,6 +130,8 @@ class Settings(BaseSettings):
     wire_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     wire_host: str = "127.0.0.1"
     wire_password_file: Path | None = None  # the password that is asked for there
+    wire_certificate_file: Path | None = None  # with it the endpoint speaks TLS, and nothing else; PEM, the chain included
+    wire_key_file: Path | None = None  # of that certificate, not encrypted
     log_format: Literal["console", "json"] = "console"
     collections: dict[CollectionName, CollectionSettings] = {DEFAULT_COLLECTION: CollectionSettings()}
     sources: dict[TopicName, SourceSettings] = {DEFAULT_TOPIC: SourceSettings(collection=DEFAULT_COLLECTION)}
@@ -193,7 +195,7 @@ _FROM_ENVIRONMENT = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "STANDBY_URLS", 
                      "EMBEDDER_TOKEN_FILE", "EMBEDDER_MAX_TOKENS", "EMBEDDER_CONCURRENCY", "MODEL", "HTTP_HOST", "HTTP_PORT",
                      "METRICS_PORT", "FAILURES_IN_A_ROW", "HTTP_QUEUE", "API_TOKENS_FILE", "API_TOKEN_FILE",
                      "CANARY_URL", "CANARY_EVERY", "CANARY_TIMEOUT", "WIRE_PORT", "WIRE_HOST", "WIRE_PASSWORD_FILE",
-                     "LOG_FORMAT", *_FOR_LOADING)  # fmt: skip
+                     "WIRE_CERTIFICATE_FILE", "WIRE_KEY_FILE", "LOG_FORMAT", *_FOR_LOADING)  # fmt: skip
 
 
 def opentelemetry() -> dict[str, str]:

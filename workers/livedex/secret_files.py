@@ -7,11 +7,8 @@ from pathlib import Path
 from livedex.config import PREFIX, Settings
 from livedex.observe import logger
 
-_FIELDS = (
-    "embedder_token_file",
-    "api_token_file",
-    "wire_password_file",
-)  # access.py looks after api_tokens_file, which changes
+# access.py looks after api_tokens_file, which changes
+_FIELDS = ("embedder_token_file", "api_token_file", "wire_password_file", "wire_key_file")
 _log = logger("secrets")
 
 

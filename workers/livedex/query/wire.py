@@ -6,6 +6,7 @@ livedex.ask_by_dblink in schema/sql/6_embed.sql asks over a connection that its 
 import contextlib
 import re
 import socket
+import ssl
 import threading
 import time
 from collections import Counter
@@ -40,19 +41,39 @@ def endpoint(settings: Settings, answerer: Answerer) -> "WireServer | None":
             "LIVEDEX_WIRE_PORT is set, and without a password anybody there could ask: name a file with one in "
             "LIVEDEX_WIRE_PASSWORD_FILE"
         )
-    password = read_password(settings.wire_password_file)
-    return WireServer(listen(settings.wire_host, settings.wire_port, "LIVEDEX_WIRE_PORT"), password, answerer)
+    password, tls = read_password(settings.wire_password_file), _tls(settings)
+    return WireServer(listen(settings.wire_host, settings.wire_port, "LIVEDEX_WIRE_PORT"), password, answerer, tls)
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    """What the endpoint shows to who asks for TLS; None without a certificate."""
+    certificate, key = settings.wire_certificate_file, settings.wire_key_file
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise ConfigError("of LIVEDEX_WIRE_CERTIFICATE_FILE and LIVEDEX_WIRE_KEY_FILE only one is set: set both, or none")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key, password="")  # without one OpenSSL would ask for it at the terminal
+    except OSError as error:
+        why = getattr(error, "reason", None) or error.strerror
+        raise ConfigError(
+            f"the certificate {certificate} and the key {key} of the endpoint cannot be used ({why}): check "
+            "LIVEDEX_WIRE_CERTIFICATE_FILE and LIVEDEX_WIRE_KEY_FILE"
+        ) from None
+    return context
 
 
 class WireServer:
     """The endpoint on a socket that is listening already; one thread for each connection."""
 
-    def __init__(self, listener: socket.socket, password: str, answerer: Answerer) -> None:
+    def __init__(self, listener: socket.socket, password: str, answerer: Answerer, tls: ssl.SSLContext | None = None) -> None:
         self._listener = listener
         host, port = listener.getsockname()[:2]
         self.address = f"{host}:{port}"  # as bound
         self._password = Password(password)
         self._answerer = answerer
+        self._tls = tls
         self._lock = threading.Lock()
         self._open: dict[socket.socket, Kind] = {}
 
@@ -102,9 +123,12 @@ class WireServer:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             with contextlib.suppress(ClosedError, OSError):
-                talk = Talk(connection)
+                talk = Talk(connection, self._tls)
                 talk.limit(LOGIN_SECONDS)
                 talk.start()
+                with self._lock:  # TLS has taken the socket over
+                    self._open[talk.connection] = self._open.pop(connection)
+                connection = talk.connection
                 if refusal is not None:
                     talk.refuse("53300", refusal, fatal=True)
                     return

@@ -5,6 +5,7 @@ A `Talk` is one connection: `start`, then `let_in` a client that knows the passw
 """
 
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Mapping
@@ -35,10 +36,20 @@ class ClosedError(Exception):
 class Talk:
     """One connection. Every method may raise ClosedError, or OSError of the socket."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """With `tls`, clients must ask for it before they say anything."""
         self._socket = connection
-        self._file = connection.makefile("rb")
+        self._tls = tls
         self._deadline = float("inf")  # of time.monotonic()
+
+    @property
+    def connection(self) -> socket.socket:
+        """The socket, which is another one once TLS has begun."""
+        return self._socket
+
+    @property
+    def _enciphered(self) -> bool:
+        return isinstance(self._socket, ssl.SSLSocket)
 
     def limit(self, seconds: float) -> None:
         """All that is read from now on must be there within so many seconds, else TimeoutError (an OSError)."""
@@ -52,6 +63,10 @@ class Talk:
             if len(body) < 4:
                 raise ClosedError
             (code,) = struct.unpack_from("!I", body)
+            if code == SSL_REQUEST and self._tls is not None and not self._enciphered:
+                self._socket.sendall(b"S")  # nothing that was sent in plain is kept: see _exactly
+                self._socket = self._tls.wrap_socket(self._socket, server_side=True)
+                continue
             if code in (SSL_REQUEST, GSS_REQUEST):
                 self._socket.sendall(b"N")
                 continue
@@ -59,6 +74,9 @@ class Talk:
                 raise ClosedError
             if code >> 16 != VERSION:
                 self.refuse("08P01", f"the protocol {code >> 16}.{code & 0xFFFF} is not spoken here, 3.0 is", fatal=True)
+                raise ClosedError
+            if self._tls is not None and not self._enciphered:
+                self.refuse("28000", "this endpoint speaks TLS only: set sslmode to verify-full", fatal=True)
                 raise ClosedError
             extra = [name for name in _pairs(body[4:]) if name.startswith("_pq_.")]
             if code & 0xFFFF or extra:  # the client may go on with what is spoken here
@@ -144,7 +162,7 @@ class Talk:
         while len(found) < count:
             # less and less: the socket's own timeout is for each piece
             self._socket.settimeout(max(0.001, self._deadline - time.monotonic()))
-            piece = self._file.read1(count - len(found))
+            piece = self._socket.recv(count - len(found))  # never more: what follows may be in TLS
             if not piece:
                 raise ClosedError
             found += piece

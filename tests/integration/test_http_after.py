@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from livedex.core.change import CANARY_HEADER
 from livedex.dev.stack import Addresses
 from livedex.query import waiting
 from support.served import TOPIC, Served, is_problem, serving
@@ -59,6 +60,13 @@ def test_too_many_that_wait_have_a_code_of_their_own(served: Served, monkeypatch
     monkeypatch.setattr(waiting, "LIMIT", 0)
     is_problem(served.ask(**BEHIND), 429, "searches wait for events already")
     assert codes(served) == {"429-after": 1}
+
+
+def test_a_canary_that_waits_in_vain_is_answered(served: Served) -> None:
+    """Its searches are not counted, and are told all the same that their event did not come."""
+    asked = served.client.post("/v1/search", json={**BEHIND, "timeout_ms": 50}, headers={CANARY_HEADER: "1"})
+    is_problem(asked, 504, "was not searchable within 0.05 s")
+    assert codes(served) == {}
 
 
 def test_what_is_too_slow_after_the_event_counts(served: Served) -> None:

@@ -65,8 +65,8 @@ class CountSearches:
 
 
 def answered_each(scope: Scope, codes: list[str]) -> None:
-    """Say how each search of this request ended, where its status does not."""
-    scope[_CODES].extend(codes)
+    """Say how each search of this request ended, where its status does not; of a canary's nobody counts it."""
+    scope.get(_CODES, []).extend(codes)
 
 
 class CheckHost:

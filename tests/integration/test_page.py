@@ -461,7 +461,7 @@ def test_a_filter_is_asked_for_as_it_was_typed(page: Page) -> None:
         "zip": "01234", "id": "9007199254740993", "n": 3, "f": -0.5, "half": ".5", "e": "1e3", "yes": True, "none": None,
         "s": "3", "__proto__": "x",
     }  # fmt: skip
-    page.evaluate("String.prototype.matchAll = () => { throw new Error('made by the test') }")
+    page.evaluate("void (String.prototype.matchAll = () => { throw new Error('made by the test') })")
     page.click("#submit")
     expect(page.locator("#results-state")).to_contain_text("made by the test")
 
@@ -480,19 +480,24 @@ def test_workers_are_shown_with_whether_they_are_there(page: Page, served: Site)
 
 @contextmanager
 def held(page: Page, path: str) -> Iterator[Callable[[], None]]:
-    """Answers of the route are held back; what is given lets them come, and waits for one."""
+    """The next answer of the route is held back; what is given lets it come, and waits for it."""
     waiting: list[Route] = []
-    page.route(path, waiting.append)
+
+    def hold(route: Route) -> None:
+        if waiting:
+            route.continue_()
+        else:
+            waiting.append(route)
+
+    page.route(path, hold)
     wait_for(page, lambda: waiting, f"a request for {path}")
-    first = waiting.copy()
-    page.unroute(path)
 
     def release() -> None:
-        with page.expect_response(path):
-            for each in first:
-                each.continue_()
+        with page.expect_response(lambda response: response.request == waiting[0].request):
+            waiting[0].continue_()
 
     yield release
+    page.unroute(path)
 
 
 @pytest.mark.parametrize("path", ["**/v1/overview", "**/v1/status", "**/v1/dead-letters*"])

@@ -98,9 +98,20 @@ select count(*) as vectors,
 select count(*) from livedex.document where collection_id = %(collection_id)s and not deleted and not document_id ^@ 'livedex-canary/'
 
 -- name: built_ratio
--- The share of the documents with chunks that a generation has which is built beside the active one.
-select least(1.0, (select count(*) from livedex.document_chunk m where m.chunking_id = g.chunking_id and m.ordinal = 0)::float8
-       / greatest(1, (select count(*) from livedex.document_chunk m where m.chunking_id = a.chunking_id and m.ordinal = 0)))
+-- The share of the documents with chunks that a generation has which is built beside the active one. Those of canaries are left
+-- out: they are new all the time, and where there are few others would be most of it.
+with canary as (
+  select m.chunking_id, count(*) as count
+    from livedex.document d
+    join livedex.generation g using (collection_id)
+    join livedex.document_chunk m using (doc_key)
+   where g.generation_id = %(generation_id)s and d.document_id ^@ 'livedex-canary/' and m.ordinal = 0
+   group by m.chunking_id
+)
+select least(1.0, ((select count(*) from livedex.document_chunk m where m.chunking_id = g.chunking_id and m.ordinal = 0)
+                   - coalesce((select y.count from canary y where y.chunking_id = g.chunking_id), 0))::float8
+       / greatest(1, (select count(*) from livedex.document_chunk m where m.chunking_id = a.chunking_id and m.ordinal = 0)
+                     - coalesce((select y.count from canary y where y.chunking_id = a.chunking_id), 0)))
   from livedex.generation g
   join livedex.collection c using (collection_id)
   join livedex.generation a on a.generation_id = c.active_generation
@@ -161,12 +172,15 @@ on conflict (chunk_key) do nothing
 
 -- name: lock_expired
 -- Orphans past the grace. One that a batch refers to at this moment is locked by its foreign key, and left out; one that came to
--- be referred to since `forget_orphans` as well, or it would be found again and again.
+-- be referred to since `forget_orphans` as well, or it would be found again and again. What only a canary had goes as early as is
+-- safe: no text like it comes again, and a day would leave thousands of them beside a few documents of users. A user's orphan that
+-- begins with the same word goes as early, and costs an encoding if it comes back.
 select c.chunk_key
   from livedex.chunk_orphan o
   join livedex.chunk c on c.chunk_key = o.chunk_key
   join livedex.collection k on k.collection_id = c.collection_id
- where o.chunk_key > %(after)s and o.chunk_key <= %(upto)s and o.since <= now() - k.orphan_grace
+ where o.chunk_key > %(after)s and o.chunk_key <= %(upto)s and o.since <= now() - case when c.text ^@ 'livedexcanary' then least(k.orphan_grace, make_interval(secs => %(least)s))
+                                 else k.orphan_grace end
    and not exists (select from livedex.document_chunk m where m.chunk_key = o.chunk_key)
  order by c.chunk_key
  limit %(most)s

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ from typing import Any
 import httpx
 import pytest
 
+from livedex.canary import PAUSE
 from livedex.catalogue import Generation
 from livedex.config import EmbedderName
-from livedex.core.canary import Probe
+from livedex.core.canary import Probe, once_each, turn
 from livedex.core.change import CANARY_HEADER, CANARY_PREFIX
+from livedex.core.record import Record
+from livedex.core.upkeep import Pace
 from livedex.encoders import ModelSpec
 from livedex.encoders.hash import HashEncoder
 from livedex.encoders.port import Vectors
@@ -24,7 +28,7 @@ from livedex.errors import ConfigError, TimedOutError, UnavailableError
 from livedex.index.app import IndexApp
 from livedex.lifecycle import Stop
 from livedex.query.app import QueryApp
-from support.canaries import Caged, ids, start
+from support.canaries import Caged, Forgetful, ids, start
 from support.kafka import Log
 from support.terminal import Terminal
 from support.waiting import until
@@ -85,11 +89,11 @@ class Site:
 
     def metrics(self) -> Metrics:
         """Of the query worker."""
-        return Metrics(httpx.get(f"{self.address}/metrics", trust_env=False).text)
+        return scraped(self.address)
 
     def index_metrics(self) -> Metrics:
         """Of the index worker."""
-        return Metrics(httpx.get(f"{self.index}/metrics", trust_env=False).text)
+        return scraped(self.index)
 
     def stored(self) -> list[tuple[Any, ...]]:
         """The canary documents that the database has: id, deleted, and how many chunks."""
@@ -175,7 +179,7 @@ def test_a_document_with_the_same_text_is_seen_and_the_canary_is_not(site: Site)
     """They have one chunk in common, which is nothing to hide."""
     with site.canary() as canary:
         assert canary.run(site.sources, 0)
-        (text,) = site.workers.rows("select text from livedex.chunk where text ^@ 'livedex canary'")[0]
+        (text,) = site.workers.rows("select text from livedex.chunk where text ^@ 'livedexcanary'")[0]
         place = site.log.send(site.topic, {"id": "copy", "text": text, "format": "text"})
         rows = site.ask(text, after=str(place), per_document=5, k=4)
         assert rows[0]["document_id"] == "copy"
@@ -247,7 +251,7 @@ def test_the_time_is_the_true_one(site: Site) -> None:
         assert canary.value("livedex_canary_seconds_sum") == pytest.approx(sum(quick) + slow.seconds)
         assert canary.value("livedex_canary_seconds_bucket", le="1.0") == sum(each <= 1 for each in quick)
         assert canary.value("livedex_canary_runs_total", outcome="found") == 5
-        assert abs(time.time() - (canary.value("livedex_canary_last_success_timestamp_seconds") or 0)) < 60
+        assert abs(time.time() - canary.value("livedex_canary_last_success_timestamp_seconds")) < 60
 
 
 def test_each_partition_has_its_turn(site: Site) -> None:
@@ -280,6 +284,32 @@ def test_a_document_that_another_canary_takes_away_is_published_again(workers: W
     assert run is not None
     assert run.outcome == "found"
     assert run.token == f"{topic}:0:{gone.offset + 1}"
+    assert run.at <= first.timestamp_ms / 1000, "its time began when the first was published"
+    assert run.seconds >= (log.records(topic)[2].timestamp_ms - first.timestamp_ms) / 1000
+
+
+def test_a_search_that_misses_makes_the_time_longer(site: Site) -> None:
+    """What is found by the second search took until then, and nothing is published again: a fault is not hidden."""
+    with Forgetful(site.address) as forgetful, Caged(site.workers, site.config, forgetful.url) as canary:
+        runs = [canary.run(site.sources, 2 * number) for number in range(3)]
+        assert [run and run.outcome for run in runs] == ["found"] * 3
+        assert all(run and run.seconds >= PAUSE for run in runs)
+        assert forgetful.asked == 6
+        assert len(canaries_of(site.log, site.topic)) == 3
+        assert canary.value("livedex_canary_seconds_bucket", le="0.25") == 0
+
+
+def test_a_search_that_never_finds_is_a_failure(site: Site) -> None:
+    """One document, one failure."""
+    with (
+        Forgetful(site.address, always=True) as forgetful,
+        Caged(site.workers, site.config, forgetful.url, timeout=3.0) as canary,
+    ):
+        run = canary.run(site.sources, 0)
+        assert run is not None
+        assert isinstance(run.error, TimedOutError)
+        assert forgetful.asked >= 3
+        assert len(canaries_of(site.log, site.topic)) == 1
 
 
 def test_a_canary_that_another_replaced_is_found(workers: Workers, log: Log) -> None:
@@ -373,7 +403,9 @@ def test_what_is_away_is_named(workers: Workers, log: Log, kafka_settings: objec
         unknown = error(address, {topic: "other"})
         assert isinstance(unknown, ConfigError)
         assert "other" in str(unknown)
-        assert isinstance(error(address, {}), ConfigError)
+        with Caged(workers, config, address) as nowhere_to:
+            assert nowhere_to.run({}, 0) is None
+            assert nowhere_to.value("livedex_canary_runs_total") == 0
     tokens = workers.folder / "tokens.toml"
     tokens.write_text('[tokens.a]\ntoken = "canary-0123456789abcdef"\ncollections = ["*"]\n')
     with workers.in_thread(query_worker(workers, config, api_tokens_file=tokens)) as address:
@@ -485,8 +517,7 @@ def test_an_index_worker_has_a_canary_if_it_is_told_to(workers: Workers, log: Lo
     with workers.in_thread(IndexApp(workers.settings(config, **own))) as index:
 
         def count(outcome: str) -> float:
-            metrics = Metrics(httpx.get(f"{index}/metrics", trust_env=False).text)
-            return metrics.value("livedex_canary_runs_total", outcome=outcome)
+            return scraped(index).value("livedex_canary_runs_total", outcome=outcome)
 
         until(lambda: count("failed") >= 1, what="a failure to be counted")
         with workers.in_thread(query_worker(workers, config, http_port=port)):
@@ -498,11 +529,114 @@ def test_an_index_worker_has_a_canary_if_it_is_told_to(workers: Workers, log: Lo
         assert "livedex_canary" not in httpx.get(f"{index}/metrics", trust_env=False).text
 
 
+def test_one_of_the_index_workers_has_the_canary(workers: Workers, log: Log) -> None:
+    """However many there are, one publishes and tells; when it ends another goes on, and begins at 0."""
+    topic = log.topic()
+    config = workers.config(topic, model="hash-16")
+    workers.apply(config)
+    pace = Pace(look=0.2)
+    with workers.in_thread(query_worker(workers, config)) as address, ExitStack() as later:
+        own = {"canary_url": address, "canary_every": "1s", "canary_timeout": "20s"}
+        apps = [IndexApp(workers.settings(config, **own), pace=pace) for _ in range(3)]
+        first = later.enter_context(workers.in_thread(apps[0]))
+        until(lambda: scraped(first).value("livedex_canary_runs_total", outcome="found") >= 1, what="a canary to be found")
+        with workers.in_thread(apps[1]) as second, workers.in_thread(apps[2]) as third:
+            count = len(canaries_of(log, topic))
+            until(lambda: len(canaries_of(log, topic)) > count + 3, what="canaries after the other workers began")
+            for other in (second, third):
+                assert "livedex_canary_last_success_timestamp_seconds{" not in scraped(other).text
+                assert scraped(other).value("livedex_canary_runs_total") == 0
+            before = time.time()
+            later.close()
+
+            def began() -> dict[str, float]:
+                name = "livedex_canary_began_timestamp_seconds"
+                found = {each: scraped(each).value(name, topic=topic) for each in (second, third)}
+                return {each: at for each, at in found.items() if at}
+
+            (chosen,) = until(began, what="another worker to go on")
+            assert began()[chosen] >= before
+            until(lambda: scraped(chosen).value("livedex_canary_runs_total", outcome="found") >= 1, what="its first canary")
+            assert scraped(chosen).value("livedex_canary_runs_total", outcome="failed") == 0
+            assert list(began()) == [chosen]
+
+
+def test_a_stopped_source_has_no_canary(workers: Workers, log: Log) -> None:
+    """Of a topic whose indexing an operator has to mend nothing is published, found or failed; of the others it goes on."""
+    topics = sorted([log.topic(), log.topic()])
+    config = workers.config(topics[0], model="hash-16", versions="source")
+    config.write_text(config.read_text() + f'\n[sources."{topics[1]}"]\ncollection = "default"\n')
+    workers.apply(config)
+    workers.execute(f"update livedex.source set state = 'stopped', reason = 'a test' where topic = '{topics[0]}'")
+    with workers.in_thread(query_worker(workers, config)) as address:
+        own = {"canary_url": address, "canary_every": "1s", "canary_timeout": "20s"}
+        with workers.in_thread(IndexApp(workers.settings(config, **own), pace=Pace(look=0.2))) as index:
+
+            def runs(topic: str) -> float:
+                return scraped(index).value("livedex_canary_runs_total", topic=topic)
+
+            until(lambda: runs(topics[1]) >= 2, what="canaries of the other topic")
+            assert runs(topics[0]) == 0
+            workers.execute(f"update livedex.source set state = 'stopped', reason = 'a test' where topic = '{topics[1]}'")
+            name = "livedex_canary_last_success_timestamp_seconds{"
+            until(lambda: name not in scraped(index).text, what="the canary to leave the source alone")
+            assert scraped(index).value("livedex_canary_runs_total", outcome="failed") == 0
+    assert canaries_of(log, topics[0]) == []
+
+
+def test_a_topic_that_fails_is_told_beside_one_that_does_not(site: Site) -> None:
+    """Each has its turn, its counts and its last success; before its first document it stands at 0."""
+    absent = f"{site.topic}.absent"
+    sources = {**site.sources, absent: "default"}
+    with site.canary(timeout=5.0) as canary:
+        canary.follow(sources)
+        for topic in sources:
+            assert canary.value("livedex_canary_last_success_timestamp_seconds", topic=topic) == 0
+            assert f'livedex_canary_runs_total{{outcome="failed",topic="{topic}"}} 0.0' in canary.text
+            assert canary.value("livedex_canary_turn_seconds", topic=topic) == 2 * 5.0
+        runs = [canary.run(sources, number) for number in range(4)]
+        assert [run and (run.topic, run.partition, run.outcome) for run in runs] == [
+            (site.topic, 0, "found"), (absent, None, "failed"), (site.topic, 1, "found"), (absent, None, "failed"),
+        ]  # fmt: skip
+        for topic, outcome in ((site.topic, "found"), (absent, "failed")):
+            assert canary.value("livedex_canary_runs_total", topic=topic) == 2
+            assert canary.value("livedex_canary_runs_total", topic=topic, outcome=outcome) == 2
+        assert canary.value("livedex_canary_last_success_timestamp_seconds", topic=absent) == 0
+        assert canary.value("livedex_canary_last_success_timestamp_seconds", topic=site.topic) > time.time() - 60
+        canary.follow(site.sources)
+        assert f'livedex_canary_last_success_timestamp_seconds{{topic="{absent}"}}' not in canary.text
+
+
+def scraped(address: str) -> Metrics:
+    """The metrics of a worker."""
+    return Metrics(httpx.get(f"{address}/metrics", trust_env=False).text)
+
+
+def canaries_of(log: Log, topic: str) -> list[Record]:
+    """What canaries published there, without their deletions."""
+    return [record for record in log.records(topic) if CANARY_HEADER in dict(record.headers) and record.value is not None]
+
+
+@pytest.mark.parametrize(
+    ("partitions", "expected"),
+    [
+        ({"a": 1}, [("a", 0)]),
+        ({"b": 1, "a": 3}, [("a", 0), ("b", 0), ("a", 1), ("a", 2)]),
+        ({"a": 2, "b": 2, "c": 1}, [("a", 0), ("b", 0), ("c", 0), ("a", 1), ("b", 1)]),
+    ],
+)
+def test_topics_have_their_turns_one_after_the_other(partitions: dict[str, int], expected: list[tuple[str, int]]) -> None:
+    """No topic waits for all partitions of another; and once each, all have their turn."""
+    assert [turn(number, partitions) for number in once_each(partitions)] == expected
+    count = len(partitions)
+    assert [turn(number, partitions)[0] for number in range(2 * count)] == sorted(partitions) * 2
+
+
 def test_a_probe_knows_itself_and_who_replaced_it() -> None:
     """By the document of its place with its own moment or a later one."""
     probe = Probe.made("command", 3, now=1_000.5, chance=0xFEDCBA9876543210)
     assert (probe.document_id, probe.sent) == (f"{CANARY_PREFIX}command/3", 1_000_500_000)
-    assert probe.text == "livedex canary ponmlkjihgfedcba"
+    assert probe.text == "livedexcanaryponmlkjihgfedcba"
     assert probe.seen_in([("other", {"sent": probe.sent}), (probe.document_id, {"sent": probe.sent})])
     assert probe.seen_in([(probe.document_id, {"sent": probe.sent + 1})])
     for metadata in ({"sent": probe.sent - 1}, {}, {"sent": "later"}, {"sent": True}):

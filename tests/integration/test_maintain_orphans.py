@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from livedex.config import KafkaSettings
+from livedex.core.canary import Probe
 from livedex.core.change import Change, Op
 from livedex.core.chunking import chunk
 from livedex.core.continuity import Topic
@@ -178,6 +179,25 @@ def test_what_is_staged_survives_the_sweep_that_sees_it_first(bench: Bench) -> N
     assert bench.one(ORPHANS) == 0
 
 
+def test_what_a_canary_left_goes_before_the_grace_of_users_chunks(bench: Bench) -> None:
+    """Its orphan is kept for the least grace only, as nothing like it comes again; a user's stays, and what is mapped."""
+    bench.grace("1 day")
+    canary = [Probe.made("index", 0, now=1.0, chance=chance).text for chance in range(2)]
+    for offset, text in enumerate(["A text.", canary[0], canary[1]]):
+        bench.upsert(offset, text)
+    pace = replace(FAST, least_grace=60.0)
+    for _ in range(3):
+        assert sweep(bench.session, pace, bench.stop) == 0, "it may be staged for a batch in flight"
+    assert bench.one(ORPHANS) == 2
+    bench.connection.execute("update livedex.chunk_orphan set since = since - interval '61 s'")
+    assert sweep(bench.session, pace, bench.stop) == 1
+    left = bench.connection.execute("select text from livedex.chunk order by 1").fetchall()
+    assert left == [("A text.",), (canary[1],)]
+    bench.grace("1 s")
+    bench.connection.execute("update livedex.chunk_orphan set since = since - interval '2 s'")
+    assert sweep(bench.session, pace, bench.stop) == 1, "a grace that is shorter counts for all"
+
+
 def test_a_batch_that_comes_after_the_collector_is_planned_again(bench: Bench) -> None:
     """While the collector deletes a chunk, a batch that refers to it waits, then has to be planned again, and passes."""
     plan, keys = bench.stage(0, "A text.")
@@ -193,7 +213,7 @@ def test_a_batch_that_comes_after_the_collector_is_planned_again(bench: Bench) -
     thread = threading.Thread(target=apply, daemon=True)
     waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%document_chunk%'"
     with bench.session.transaction():
-        assert collect_batch(bench.session, "lock_expired", {**EVERYTHING, "most": 10}) == (1, 1)
+        assert collect_batch(bench.session, "lock_expired", {**EVERYTHING, "least": 0, "most": 10}) == (1, 1)
         thread.start()
         until(lambda: bench.one(waiting) == 1, what="the batch to wait for the collector")
     thread.join(timeout=10)

@@ -15,7 +15,7 @@ from grafana_foundation_sdk.models import units
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from livedex import observe
-from livedex.canary import CanaryMetrics
+from livedex.canary_metrics import CanaryMetrics
 from livedex.observe import IndexMetrics, QueryMetrics
 from livedex_dashboards import objectives
 from livedex_dashboards.boards import boards, write

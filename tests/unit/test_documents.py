@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from typer.main import get_command
 
-from livedex.canary import CanaryMetrics
+from livedex.canary_metrics import CanaryMetrics
 from livedex.cli.app import app
 from livedex.config import _FROM_ENVIRONMENT, PREFIX
 from livedex.core.change import Reason

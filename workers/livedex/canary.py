@@ -11,103 +11,76 @@ themselves, before any limit, except where a search says with the header CANARY_
 writes it has that header too; without it such an id is refused, so that no user's document disappears by its name.
 """
 
+import itertools
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.errors import KafkaError, UnknownTopicOrPartitionError
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from livedex import client, events
 from livedex.api_token import read_token
+from livedex.canary_metrics import CanaryMetrics, Run
 from livedex.config import KafkaSettings
 from livedex.core.canary import WORD_BITS, Probe, turn
 from livedex.core.change import CANARY_HEADER
 from livedex.core.record import Place
 from livedex.errors import ConfigError, LivedexError, TimedOutError, UnavailableError, UsageError
-from livedex.kafka import describe, open_admin, open_producer, topics_of, translated
+from livedex.kafka import deleted_since, describe, open_admin, open_producer, topics_of, translated
 from livedex.lifecycle import Stop
-from livedex.observe import FRESHNESS_BUCKETS
 
 SLICE = 5.0  # seconds of one request, so that a stop is heard
 PAUSE = 0.25  # seconds between two searches that found nothing
+MISSES = 2  # searches that did not find what was applied, before the log is asked whether it was deleted
 CLEAR = 2.0  # seconds that the deletion of its documents may take
+LOOK = 5.0  # seconds between looks for a topic to publish to, while there is none
 K = 10
 
 Sources = Mapping[str, str]  # the collection that each topic feeds
 
 
-class CanaryMetrics:
-    """What a canary measures."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.seconds = Histogram(
-            "livedex_canary_seconds", "From a canary document published to found", buckets=FRESHNESS_BUCKETS, registry=registry
-        )
-        self.runs = Counter("livedex_canary_runs", "Canary documents by what became of them", ["outcome"], registry=registry)
-        self.last_success = Gauge(
-            "livedex_canary_last_success_timestamp_seconds", "When a canary document was found last", registry=registry
-        )
-        for outcome in ("found", "failed"):
-            self.runs.labels(outcome)
-
-    def note(self, run: "Run") -> None:
-        """Count a run."""
-        self.runs.labels(run.outcome).inc()
-        if run.error is None:
-            self.seconds.observe(run.seconds)
-            self.last_success.set(run.at + run.seconds)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """How one document fared."""
-
-    at: float  # when it was published, seconds since 1970
-    seconds: float  # from then until it was found, or given up
-    topic: str | None  # None: it is not known where it could have been published
-    partition: int | None
-    collection: str | None
-    token: str | None  # None: Kafka did not take it
-    error: LivedexError | None  # why it was not found; None: it was
-
-    @property
-    def outcome(self) -> str:
-        """As the counter has it."""
-        return "found" if self.error is None else "failed"
-
-
 class _Sent:
     """A document on its way."""
 
-    def __init__(self) -> None:
+    def __init__(self, topic: str, collection: str) -> None:
         self.at, self.began = time.time(), time.monotonic()
-        self.topic: str | None = None
+        self.topic, self.collection = topic, collection
         self.partition: int | None = None
-        self.token: str | None = None
+        self.place: Place | None = None
         self.applied = False  # its event, as a query worker said
+
+    @property
+    def token(self) -> str | None:
+        return None if self.place is None else str(self.place)
 
     @property
     def seconds(self) -> float:
         return time.monotonic() - self.began
+
+    def ended(self, error: LivedexError | None) -> Run:
+        """As it is now."""
+        return Run(
+            at=self.at, seconds=self.seconds, topic=self.topic, partition=self.partition, collection=self.collection,
+            token=self.token, error=error,
+        )  # fmt: skip
 
 
 class Canary:
     """Publishes and looks, one document at a time; for one thread. Opens what it needs when it needs it."""
 
     def __init__(
-        self, kafka: KafkaSettings, *, url: str, token_file: Path | None, who: str, timeout: float, metrics: CanaryMetrics,
-        stop: Stop,
+        self, kafka: KafkaSettings, *, url: str, token_file: Path | None, who: str, every: float, timeout: float,
+        metrics: CanaryMetrics, stop: Stop,
     ) -> None:  # fmt: skip
         self._kafka = kafka
         self._url = url
         self._token_file = token_file
         self._who = who
+        self._every = every  # seconds between two documents
         self._timeout = timeout  # seconds from published to found, at most
         self._metrics = metrics
         self._stop = stop
@@ -116,49 +89,60 @@ class Canary:
         self._http = httpx.Client(verify=httpx.create_ssl_context(), trust_env=False, headers={CANARY_HEADER: "1"})
         self._left: dict[tuple[str, int], Probe] = {}  # the documents that are there because of it
 
-    def count_partitions(self, topics: Sources) -> dict[str, int]:
+    def follow(self, sources: Sources) -> None:
+        """Its metrics tell of these topics from now on. Where there is none, another canary goes on, whose documents are not
+        deleted.
+        """
+        self._metrics.follow(sources, turn=len(sources) * max(self._every, self._timeout), now=time.time())
+        if not sources:
+            self._left.clear()
+
+    def count_partitions(self, topics: Iterable[str]) -> dict[str, int]:
         """How many partitions each topic has. UnavailableError, or ConfigError when there is no topic."""
-        if not topics:
-            raise ConfigError("there is no topic that a canary could be published to: run livedex apply")
-        with _explained(", ".join(sorted(topics))):
+        wanted = set(topics)
+        with _explained(", ".join(sorted(wanted))):
             self._admin = self._admin or open_admin(self._kafka, "livedex-canary")
-            found = topics_of(self._admin, topics)
-        missing = sorted(topics.keys() - found.keys())
+            found = topics_of(self._admin, wanted)
+        missing = sorted(wanted - found.keys())
         if missing:
             raise ConfigError(f"kafka lacks the topic {', '.join(missing)}: run livedex apply")
         return {name: topic.partitions for name, topic in found.items()}
 
     def run(self, sources: Sources, number: int) -> Run | None:
         """Publish to the partition whose turn it is, and look until the document is found or the time is over. None when the
-        stop came first.
+        stop came first, or there is nowhere to publish to.
         """
-        sent = _Sent()
+        if not sources:
+            return None
+        topic, lap = turn(number, sources)
+        sent = _Sent(topic, sources[topic])
         error: LivedexError | None = None
         try:
-            sent.topic, sent.partition = turn(number, self.count_partitions(sources))
-            self._send_and_find(sent, sources[sent.topic])
+            self._send_and_find(sent, lap)
         except _StoppedError:
             return None
         except UsageError as refused:  # it is this code that asked
             error = ConfigError(f"the query worker refuses the canary's search: {refused}")
         except LivedexError as failed:
             error = failed
-        run = Run(
-            at=sent.at, seconds=sent.seconds, topic=sent.topic, partition=sent.partition, token=sent.token, error=error,
-            collection=sources.get(sent.topic or ""),
-        )  # fmt: skip
+        except Exception:  # a defect of the canary: nothing was found
+            self._metrics.runs.labels(topic, "failed").inc()
+            raise
+        run = sent.ended(error)
         self._metrics.note(run)
         return run
 
-    def _send_and_find(self, sent: _Sent, collection: str) -> None:
-        """Where the event was applied and nothing is found, another canary that ended took it away: once more then."""
-        assert sent.topic is not None
-        assert sent.partition is not None
+    def _send_and_find(self, sent: _Sent, lap: int) -> None:
+        """Once more where another canary that ended deleted the document of its place. The time goes on from when the first was
+        published.
+        """
+        sent.partition = lap % self.count_partitions([sent.topic])[sent.topic]
+        sent.at, sent.began = time.time(), time.monotonic()
         for last in (False, True):
             probe = Probe.made(self._who, sent.partition, now=time.time(), chance=secrets.randbits(WORD_BITS))
-            sent.at, sent.began, sent.applied = time.time(), time.monotonic(), False
-            sent.token = str(self._publish(sent.topic, probe))
-            if self._find(probe, sent, collection, patient=last):
+            sent.place, sent.applied = None, False
+            sent.place = self._publish(sent.topic, probe)
+            if self._find(probe, sent, last=last):
                 return
 
     def _publish(self, topic: str, probe: Probe) -> Place:
@@ -175,32 +159,47 @@ class Canary:
         self._producer = self._producer or open_producer(self._kafka, "livedex-canary")
         return self._producer
 
-    def _find(self, probe: Probe, sent: _Sent, collection: str, *, patient: bool) -> bool:
-        """True once the document is found. False when its event was applied and it is not there, unless `patient`: then it is
-        looked for as long as there is time. Raises what is the matter when that is over.
+    def _find(self, probe: Probe, sent: _Sent, *, last: bool) -> bool:
+        """True once the document is found. False when it was applied and is not there because it was deleted, as the log says,
+        unless it is the `last`. Otherwise it is looked for as long as there is time: what a search misses is there for nobody.
+        Raises what is the matter when the time is over.
         """
         error: LivedexError | None = None
+        misses = 0
         while not self._stop.asked:
             left = self._timeout - sent.seconds
             if left <= 0:
                 raise self._gave_up(sent, error)
             try:
-                hits = client.search(
-                    probe.text, url=self._url, token=read_token(self._token_file), k=K, collection=collection, after=sent.token,
-                    timeout=min(left, SLICE), http=self._http,
-                )  # fmt: skip
+                found = self._looked(probe, sent, min(left, SLICE))
             except TimedOutError:
                 continue
             except UnavailableError as failed:
                 error = failed
             else:
-                error, sent.applied = None, True
-                if probe.seen_in((hit.document_id, hit.metadata) for hit in hits):
+                error, sent.applied, misses = None, True, misses + 1
+                if found:
                     return True
-                if not patient:
+                if misses == MISSES and not last and self._deleted(probe, sent, min(left, SLICE)):
                     return False
             self._stop.wait(PAUSE)
         raise _StoppedError
+
+    def _looked(self, probe: Probe, sent: _Sent, timeout: float) -> bool:
+        """Whether a search finds it, once its event was applied."""
+        hits = client.search(
+            probe.text, url=self._url, token=read_token(self._token_file), k=K, collection=sent.collection, after=sent.token,
+            timeout=timeout, http=self._http,
+        )  # fmt: skip
+        return probe.seen_in((hit.document_id, hit.metadata) for hit in hits)
+
+    def _deleted(self, probe: Probe, sent: _Sent, timeout: float) -> bool:
+        """Whether the log says so; who may not read it does not know."""
+        assert sent.place is not None
+        try:
+            return deleted_since(self._kafka, sent.place, probe.document_id.encode(), patience=timeout)
+        except (LivedexError, KafkaError):
+            return False
 
     def _gave_up(self, sent: _Sent, error: LivedexError | None) -> LivedexError:
         if error is not None:
@@ -250,12 +249,26 @@ def _explained(topics: str) -> Iterator[None]:
         raise ConfigError(f"kafka refuses the canary in {topics}: {describe(error)}") from error
 
 
-def rounds(canary: Canary, sources: Callable[[], Sources], *, every: float, stop: Stop) -> Iterator[Run]:
-    """A run each `every` seconds, or when the one before has ended, until the stop."""
-    number, due = 0, time.monotonic()
+def rounds(
+    canary: Canary, sources: Callable[[], Sources], *, every: float, stop: Stop, settle: float = 0.0,
+    numbers: Iterable[int] | None = None,
+) -> Iterator[Run]:  # fmt: skip
+    """A run each `every` seconds, or when the one before has ended, until the stop, or for these `numbers` only. The first
+    comes `settle` seconds after there is a source; while there is none, it is looked for.
+    """
+    upcoming = itertools.count() if numbers is None else iter(numbers)
+    due, idle = time.monotonic(), settle > 0
     while not stop.wait(max(0.0, due - time.monotonic())):
+        topics = sources()
+        canary.follow(topics)
+        if idle or not topics:
+            idle = not topics and settle > 0
+            due = time.monotonic() + (settle if topics else min(LOOK, every))
+            continue
+        number = next(upcoming, None)
+        if number is None:
+            return
         due = max(due + every, time.monotonic())
-        run = canary.run(sources(), number)
+        run = canary.run(topics, number)
         if run is not None:
             yield run
-        number += 1

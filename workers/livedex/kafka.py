@@ -15,6 +15,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError, RetriableError, UnknownT
 from livedex import unpacking
 from livedex.config import KafkaSettings
 from livedex.core.continuity import Topic
+from livedex.core.record import Place
 from livedex.errors import ConfigError, UnavailableError
 from livedex.kafka_link import Link
 from livedex.kafka_security import SECRET_FILES, complete, no_answer, refusal
@@ -196,10 +197,7 @@ class LogEnds:
     @classmethod
     def ask(cls, settings: KafkaSettings, positions: Mapping[TopicPartition, int], *, patience: float = 2.0) -> Self:
         """Read ends, and one record of each partition that is behind, within `patience` seconds."""
-        options = {"group_id": None, "enable_auto_commit": False, "auto_offset_reset": "earliest", "max_poll_records": 1,
-                   "bootstrap_timeout_ms": int(patience * 1000)}  # fmt: skip
-        own = {name: value for name, value in settings.client.items() if name != "group_id"}  # who only looks joins no group
-        consumer = open_client(KafkaConsumer, settings.model_copy(update={"client": own}), "livedex-status", **options)
+        consumer = _open_looker(settings, "livedex-status", patience, max_poll_records=1)
         try:
             with translated():
                 ends = _ends(consumer, positions, patience)
@@ -208,6 +206,32 @@ class LogEnds:
                 return cls(lag=lag, oldest=timestamps_at(consumer, behind, patience))
         finally:
             consumer.close(autocommit=False, timeout_ms=1000)
+
+
+def deleted_since(settings: KafkaSettings, place: Place, key: bytes, *, patience: float) -> bool:
+    """Whether the log has a tombstone with this key behind a place, as far as it goes now and is read in `patience` seconds."""
+    consumer = _open_looker(settings, "livedex-canary", patience)
+    partition, deadline = TopicPartition(place.topic, place.partition), time.monotonic() + patience
+    try:
+        with translated():
+            end = _ends(consumer, [partition], patience).get(partition, 0)
+            consumer.assign([partition])
+            consumer.seek(partition, place.offset + 1)
+            while consumer.position(partition) < end and time.monotonic() < deadline:
+                records = consumer.poll(200).get(partition, ())
+                if any(record.key == key and record.value is None for record in records):
+                    return True
+            return False
+    finally:
+        consumer.close(autocommit=False, timeout_ms=1000)
+
+
+def _open_looker(settings: KafkaSettings, client_id: str, patience: float, **more: Any) -> KafkaConsumer:
+    """A consumer that reads what it is told to, and joins no group."""
+    options = {"group_id": None, "enable_auto_commit": False, "auto_offset_reset": "earliest",
+               "bootstrap_timeout_ms": int(patience * 1000), **more}  # fmt: skip
+    own = {name: value for name, value in settings.client.items() if name != "group_id"}
+    return open_client(KafkaConsumer, settings.model_copy(update={"client": own}), client_id, **options)
 
 
 def _ends(consumer: KafkaConsumer, partitions: Iterable[TopicPartition], patience: float) -> dict[TopicPartition, int]:

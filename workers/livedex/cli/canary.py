@@ -17,7 +17,8 @@ from livedex.lifecycle import Health, Stop
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-    from livedex.canary import Run, Sources
+    from livedex.canary import Sources
+    from livedex.canary_metrics import Run
 
 
 def canary(
@@ -39,26 +40,24 @@ def canary(
     stop.on_signals()
     from prometheus_client import CollectorRegistry
 
-    from livedex.canary import Canary, CanaryMetrics, rounds
+    from livedex.canary import Canary, rounds
+    from livedex.canary_metrics import CanaryMetrics
+    from livedex.core.canary import once_each
 
     registry = CollectorRegistry()
     with ExitStack() as opened:
         made = Canary(
             chosen.kafka, url=url or address_of(chosen), token_file=token_file or chosen.api_token_file, who="command",
-            timeout=timeout, metrics=CanaryMetrics(registry), stop=stop,
+            every=seconds, timeout=timeout, metrics=CanaryMetrics(registry), stop=stop,
         )  # fmt: skip
         opened.callback(made.close)
         say = opened.enter_context(_served(registry, chosen.http_host, metrics_port))
-        left = sum(patiently(lambda: made.count_partitions(sources)).values()) if once else None
+        numbers = once_each(patiently(lambda: made.count_partitions(sources))) if once else None
         failed: Exception | None = None
-        for run in rounds(made, lambda: sources, every=0 if once else seconds, stop=stop):
+        for run in rounds(made, lambda: sources, every=0 if once else seconds, stop=stop, numbers=numbers):
             say(run)
             print_json(_fields(run), line=True) if as_json else typer.echo(readable(_line(run)))
             failed = failed or run.error
-            if left is not None:
-                left -= 1
-                if left == 0:
-                    break
     if once and failed is not None:
         raise failed
 
@@ -132,7 +131,7 @@ def _fields(run: "Run") -> dict[str, Any]:
 
 
 def _line(run: "Run") -> str:
-    where = run.token or (f"{run.topic}[{run.partition}]" if run.topic else "nowhere")
+    where = run.token or (run.topic if run.partition is None else f"{run.topic}[{run.partition}]")
     end = "found" if run.error is None else "failed"
     why = f": {run.error}" if run.error is not None else ""
     return f"{_time(run)} {where} {end} after {run.seconds:.3f} s{why}"

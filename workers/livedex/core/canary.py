@@ -1,6 +1,6 @@
 """What a canary publishes, and by what it knows its document again. Its way is canary.py's."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ from livedex.core.change import CANARY_PREFIX
 
 LETTERS = "abcdefghijklmnop"  # sixteen: four bits each
 WORD_BITS = 64
+TEXT_PREFIX = "livedexcanary"  # by which the collector knows a chunk that only a canary had, see lock_expired
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +38,13 @@ class Probe:
 
     @property
     def text(self) -> str:
-        """What is embedded, and asked for."""
-        return f"livedex canary {self.word}"
+        """What is embedded, and asked for: one word, which is in no other text, and so changes nothing of what is known of the
+        words in users' texts.
+
+        Another one each time, though each leaves a chunk that nothing refers to: one of a few texts that come again would be
+        in the database already, and the encoder would not be measured. The collector takes such chunks after a minute.
+        """
+        return f"{TEXT_PREFIX}{self.word}"
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -53,11 +59,15 @@ class Probe:
         )
 
 
-def turn(number: int, partitions: Mapping[str, int]) -> tuple[str, int]:
-    """Whose turn it is in round `number`: a topic and one of its partitions, one after the other. There is at least one."""
-    number %= sum(partitions.values())
-    for topic in sorted(partitions):
-        if number < partitions[topic]:
-            return topic, number
-        number -= partitions[topic]
-    raise ValueError(f"no partition in {sorted(partitions)}")
+def turn(number: int, topics: Collection[str]) -> tuple[str, int]:
+    """Whose turn it is in round `number`: one of the topics, of which there is at least one, and how many turns it had. None
+    waits for the partitions of another.
+    """
+    ordered = sorted(topics)
+    return ordered[number % len(ordered)], number // len(ordered)
+
+
+def once_each(partitions: Mapping[str, int]) -> list[int]:
+    """The rounds in which each partition of each topic has its turn once, in their order."""
+    places = enumerate(sorted(partitions))
+    return sorted(lap * len(partitions) + place for place, topic in places for lap in range(partitions[topic]))

@@ -134,17 +134,20 @@ class IndexApp:
             pace=self._pace, store=store, catalogue=lambda: worker.catalogue, busy=lambda: worker.bytes_in_flight > 0,
         )  # fmt: skip
         maintainer.start()
-        canary = self._canary(worker)
+        canary = self._canary(worker, maintainer)
         worker.run()
         maintainer.join(UPKEEP_ENDS)
         if canary is not None:
             canary.join(CANARY_ENDS)
         store.close()
 
-    def _canary(self, worker: IndexWorker) -> CanaryThread | None:
+    def _canary(self, worker: IndexWorker, maintainer: Maintainer) -> CanaryThread | None:
         if not self._settings.canary_url:
             return None
-        canary = CanaryThread(self._settings, self.metrics.registry, catalogue=lambda: worker.catalogue, stop=self.stop)
+        canary = CanaryThread(
+            self._settings, self.metrics.registry, catalogue=lambda: worker.catalogue, elected=lambda: maintainer.elected,
+            stop=self.stop,
+        )  # fmt: skip
         canary.start()
         return canary
 

@@ -56,6 +56,7 @@ class Maintainer:
             store=store, catalogue=catalogue, busy=busy, name=name, stop=stop, look=pace.look, notes=self._notes, clock=clock
         )
         self._looks = 0
+        self.elected = False  # by the last word from the database: what is away does not change it
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
 
     @property
@@ -103,7 +104,8 @@ class Maintainer:
     def _look(self) -> None:
         self._session = self._session or UpkeepSession(self._url, f"{self._name}-upkeep", self._stop)
         session = self._session
-        if not session.elected():
+        self.elected = session.elected()
+        if not self.elected:
             return
         generations = session.generations()
         self._note_worker(session, generations)

@@ -45,7 +45,7 @@ def sweep_slice(session: UpkeepSession, after: int, upto: int, pace: Pace, stop:
     session.execute("forget_orphans", place)
     gone = 0
     while not stop.asked:
-        found, deleted = collect_batch(session, "lock_expired", {**place, "most": pace.batch})
+        found, deleted = collect_batch(session, "lock_expired", {**place, "least": pace.least_grace, "most": pace.batch})
         gone += deleted
         if found < pace.batch:
             break

@@ -2,12 +2,11 @@
 
 from livedex_dashboards.frame import Board, Section
 from livedex_dashboards.panels import Limits, PanelBuilder, Query, graph, heat, number
-from livedex_dashboards.queries import age, both, quantile, rates, ratio
+from livedex_dashboards.queries import both, highest, quantile, rates, ratio, unfound
 
 RUNS = both("livedex_canary_runs_total")
 FAILED = both("livedex_canary_runs_total", 'outcome="failed"')
 BUCKETS = both("livedex_canary_seconds_bucket")
-OLD = f"min({age(both('livedex_canary_last_success_timestamp_seconds'))})"
 
 
 def board() -> Board:
@@ -25,9 +24,10 @@ def _now() -> list[PanelBuilder]:
     return [
         number(
             "Last found",
-            "How long ago. Several runs long: something on the way does not work, whatever other metrics say.",
+            "How long ago, of the topic where that is longest. Several runs long: something on the way does not work, whatever"
+            " other metrics say.",
             "s",
-            OLD,
+            highest(unfound()),
             limits=Limits(60, 120),
             width=6,
         ),
@@ -64,6 +64,22 @@ def _found() -> list[PanelBuilder]:
             Query(rates(RUNS, "outcome"), "{{outcome}}"),
             stacked=True,
             colours={"found": "green", "failed": "red"},
+        ),
+        graph(
+            "Last found, by topic",
+            "How long ago. Each topic has its turn; one line that rises beside others that do not is a fault of that topic.",
+            "s",
+            Query(unfound(), "{{topic}}"),
+            limits=Limits(150, 300),
+            width=12,
+        ),
+        graph(
+            "Failed, by topic",
+            "Of the last hour. Above 1 % again and again: one of the partitions, or one of the query workers.",
+            "percentunit",
+            Query(ratio(f"sum by (topic) (increase({FAILED}[1h]))", f"sum by (topic) (increase({RUNS}[1h]))"), "{{topic}}"),
+            limits=Limits(0.01, 0.05),
+            width=12,
         ),
     ]
 

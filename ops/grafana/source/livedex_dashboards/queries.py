@@ -68,6 +68,12 @@ def age(moment: str) -> str:
     return f"time() - ({moment} > 0 or {started} and {moment})"
 
 
+def unfound() -> str:
+    """Seconds since the canary's document was last found, by topic; since it began where it was found never."""
+    found, began = (both(f"livedex_canary_{what}_timestamp_seconds") for what in ("last_success", "began"))
+    return f"time() - max by (topic) ({found} > 0 or {began})"
+
+
 def ratio(part: str, whole: str) -> str:
     """A share of a whole; 0 when the whole has none of the part, nothing when there is no whole."""
     return f"({part} or 0 * {whole}) / {whole}"

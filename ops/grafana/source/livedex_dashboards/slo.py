@@ -4,7 +4,7 @@ from livedex_dashboards import objectives as slo
 from livedex_dashboards.frame import COLLECTION, TOPIC, Board, Section
 from livedex_dashboards.panels import NONE, Limits, PanelBuilder, Query, graph, heat, number
 from livedex_dashboards.queries import COLLECTION as IN_COLLECTION
-from livedex_dashboards.queries import RANGE, age, both, highest, quantile, rates, ratio, total, within
+from livedex_dashboards.queries import RANGE, both, highest, quantile, rates, ratio, total, unfound, within
 from livedex_dashboards.queries import TOPIC as OF_TOPIC
 
 FRESHNESS = both("livedex_freshness_seconds", IN_COLLECTION)
@@ -68,7 +68,7 @@ def _now() -> list[PanelBuilder]:
     stale = highest(both("livedex_staleness_seconds", OF_TOPIC))
     letters = total(highest(both("livedex_dead_letters_open"), "reason"))
     down = f"count({both('livedex_dependency_up')} == 0) or 0 * count({both('livedex_dependency_up')})"
-    old = f"min({age(both('livedex_canary_last_success_timestamp_seconds'))})"
+    old = highest(unfound())
     return [
         number(
             "Alerts",
@@ -122,7 +122,8 @@ def _now() -> list[PanelBuilder]:
         number("Searches", "Over HTTP and SQL.", "reqps", rates(ALL_REQUESTS), decimals=1, width=3),
         number(
             "Last canary found",
-            "How long ago the canary's document was last found by a search. It publishes every 30 s.",
+            "How long ago the canary's document was last found by a search, of the topic where that is longest. It publishes"
+            " every 30 s, in one topic after the other.",
             "s",
             old,
             limits=Limits(60, 300),

@@ -5,12 +5,19 @@ update livedex.generation set state = 'failed', reason = %(reason)s, left_at = c
 
 -- name: list
 -- Every generation of every collection. `documents`: those that have chunks, and of them those that a generation that is
--- being built has.
+-- being built has, both without those of livedex canary.
 select g.generation_id as generation, c.name as collection, g.state, g.reason, g.model, g.dimension, g.metric, g.storage, g.created_at,
        case g.state when 'building' then (select count(*) from livedex.document_chunk m
-         where m.chunking_id = g.chunking_id and m.ordinal = 0) end as built,
+         where m.chunking_id = g.chunking_id and m.ordinal = 0)
+         - (select count(*) from livedex.document d join livedex.document_chunk m using (doc_key)
+             where d.collection_id = c.collection_id and d.document_id ^@ 'livedex-canary/'
+               and m.chunking_id = g.chunking_id and m.ordinal = 0) end as built,
        case g.state when 'building' then (select count(*) from livedex.document_chunk m join livedex.generation a using (chunking_id)
-         where a.generation_id = c.active_generation and m.ordinal = 0) end as documents,
+         where a.generation_id = c.active_generation and m.ordinal = 0)
+         - (select count(*) from livedex.document d join livedex.document_chunk m using (doc_key)
+              join livedex.generation a using (chunking_id)
+             where d.collection_id = c.collection_id and d.document_id ^@ 'livedex-canary/'
+               and a.generation_id = c.active_generation and m.ordinal = 0) end as documents,
        u.ends_at, u.problem, g.state = 'building' and coalesce(u.complete_at = u.left_out, false) as complete,
        (select bool_or(i.valid) from livedex.vector_indexes i
          where i.relation = to_regclass('livedex.embedding_' || g.generation_id)) as index_ready

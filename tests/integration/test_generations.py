@@ -18,6 +18,7 @@ import pytest
 from livedex import generations
 from livedex.catalogue import Generation
 from livedex.config import EmbedderName
+from livedex.core.change import CANARY_HEADER, CANARY_PREFIX
 from livedex.core.mailbox import PRESENCE_CLASS
 from livedex.database import query
 from livedex.encoders import Encoder
@@ -337,9 +338,23 @@ def test_what_a_worker_left_out_is_built_behind_it(site: Site) -> None:
 
 
 def test_the_list_is_for_people_and_programs(site: Site) -> None:
-    """As a table, and as JSON."""
+    """As a table, and as JSON; documents of canaries are counted in neither, nor in the gauge."""
+    canary = {"id": f"{CANARY_PREFIX}index/0", "text": "livedexcanary", "format": "text"}
+    place = site.log.send(site.topic, canary, headers=[(CANARY_HEADER, b"1")])
+    site.workers.caught_up(site.topic, {0: place.offset + 1})
     site.change(model="hash-24")
     site.built(2)
+    assert len(site.workers.rows("select from livedex.document_chunk where chunking_id = 2")) == 2, "the canary has a chunk"
+    ratio = query("maintain", "built_ratio")
+    with site.workers.connect() as connection:
+        assert connection.execute(ratio, {"generation_id": 2}).fetchone() == (1.0,)
+        with connection.transaction(force_rollback=True):
+            connection.execute(
+                "delete from livedex.document_chunk m using livedex.document d"
+                " where m.doc_key = d.doc_key and m.chunking_id = 2 and d.document_id = 'asked'"
+            )
+            assert connection.execute(ratio, {"generation_id": 2}).fetchone() == (0.0,), "of the one document that counts"
+            assert [row["built"] for row in generations.read(connection)] == [None, 0]
     listed = site.workers.run("generation", "list", "--json", config=site.config)
     assert [(row["generation"], row["state"], row["dimension"]) for row in json.loads(listed.stdout)] == [
         (1, "active", 16),

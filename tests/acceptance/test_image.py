@@ -46,6 +46,17 @@ def test_the_steps_make_a_livedex(made: Image) -> None:
     assert written == "", "the user must not be able to change the program"
 
 
+def test_a_new_version_is_a_small_layer(made: Image) -> None:
+    """What is copied after the dependencies is livedex alone, and nothing of it is among them."""
+    assert 0.5e6 < made.size("/own", stage="build")["/own"] < 20e6
+    assert made.size(f"{SITE}/livedex", stage="deps") == {f"{SITE}/livedex": 0}
+
+
+def test_spans_can_be_sent(made: Image) -> None:
+    """It has what the extra `tracing` asks for."""
+    made.run("python", "-c", "from livedex import tracing_otel; import opentelemetry.exporter.otlp.proto.http.trace_exporter")
+
+
 def test_nothing_builds_in_it(made: Image) -> None:
     """There is no pip in the environment, and no uv."""
     made.run("python", "-c", "import numpy")

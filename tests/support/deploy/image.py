@@ -69,11 +69,12 @@ class Image:
     health: Sequence[str] = ()
     directory: str = "/"
     _stages: dict[str, Path] = field(default_factory=dict)
+    _below: dict[Path, Path] = field(default_factory=dict)  # of a stage that begins with another: that one
 
     def build(self) -> "Image":
         """Run every step of every stage."""
         for stage in read()["Stages"]:
-            self._begin(stage["Name"] or "final")
+            self._begin(stage["Name"] or "final", stage["Base"])
             for step in stage["Instructions"]:
                 self._step(step["Name"], step["Arguments"] or [], step["Text"])
         return self
@@ -86,19 +87,24 @@ class Image:
         assigned = [f"{name}={value}" for name, value in self.environment.items()]
         return self._chroot(["env", "-i", *assigned, *inner, "--clear-groups", *command], code=code, lent=lent or {})
 
-    def size(self, *folders: str) -> dict[str, int]:
-        """Bytes that the last stage adds to its base, below these folders of it."""
-        return {folder: _bytes(self._stage / "upper" / folder.lstrip("/")) for folder in folders}
+    def size(self, *folders: str, stage: str = "") -> dict[str, int]:
+        """Bytes that a stage, by default the last one, adds to its base, below these folders of it."""
+        added = (self._stages[stage] if stage else self._stage) / "upper"
+        return {folder: _bytes(added / folder.lstrip("/")) for folder in folders}
 
     @property
     def _stage(self) -> Path:
         return list(self._stages.values())[-1]
 
-    def _begin(self, name: str) -> None:
+    def _begin(self, name: str, base: str) -> None:
         path = os.environ["PATH"]
+        before = self._stages.get(base)
         self._stages[name] = stage = self.folder / name
         for part in ("upper", "work", "root"):
             (stage / part).mkdir(parents=True)
+        if before is not None:  # with its environment, and its Python
+            self._below[stage] = before
+            return
         self.environment = {"PATH": f"{BASE}/bin:{path}", "HOME": "/root"}
         self.environment |= {name: os.environ[name] for name in INHERITED if name in os.environ}
         self.user, self.directory = "0:0", "/"
@@ -149,9 +155,17 @@ class Image:
                 goal.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / path, goal)
 
+    def _layers(self, stage: Path) -> list[str]:
+        """What mounts a stage at its root, over the stage that it begins with, or over this machine's root. The kernel takes no
+        two layers of which one is inside the other, so the stage below is mounted too.
+        """
+        below = self._below.get(stage)
+        layers = f"lowerdir={f'{below}/root' if below else '/'},upperdir={stage}/upper,workdir={stage}/work"
+        return [*(self._layers(below) if below else ()), f"mount -t overlay overlay -o {layers} {stage}/root"]
+
     def _chroot(self, command: Sequence[str], *, code: int = 0, lent: Mapping[Path, str] | None = None) -> str:
         root = self._stage / "root"
-        mounts = [f"mount -t overlay overlay -o lowerdir=/,upperdir={self._stage}/upper,workdir={self._stage}/work {root}"]
+        mounts = self._layers(self._stage)
         mounts += [f"mount --rbind /{name} {root}/{name}" for name in ("proc", "dev", "sys")]
         for folder, seen in (lent or {}).items():
             mounts += [f"mkdir -p {root}{seen}", f"mount --bind {folder} {root}{seen}"]

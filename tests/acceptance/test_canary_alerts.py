@@ -4,6 +4,7 @@ a real Alertmanager, all of whose times are divided by FASTER, as in test_alerts
 
 import signal
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,10 @@ from support.workers import Workers
 
 pytestmark = pytest.mark.accept
 
-OWN = {"LIVEDEX_CANARY_EVERY": "1s", "LIVEDEX_CANARY_TIMEOUT": "2s"}  # seconds that the rules divide are a minute of theirs
+OWN: dict[str, Any] = {
+    "LIVEDEX_CANARY_EVERY": "1s",
+    "LIVEDEX_CANARY_TIMEOUT": "2s",
+}  # seconds that the rules divide are a minute of theirs
 AFTER = 10 * 60 / FASTER + SLACK  # seconds in which all that wakes somebody must be over
 
 

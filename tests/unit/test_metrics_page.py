@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 
-from livedex.canary import CanaryMetrics
+from livedex.canary_metrics import CanaryMetrics
 from livedex.collectors import KafkaClientCollector, PoolCollector
 from livedex.observe import IndexMetrics, QueryMetrics
 

@@ -1,6 +1,9 @@
 """What the worker that does the upkeep tells of the indexes, in metrics."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from prometheus_client import Gauge
 
 from livedex.core.upkeep import IndexState
 from livedex.index.maintain_session import Kept
@@ -26,21 +29,39 @@ class UpkeepGauges:
 
     def __init__(self, metrics: IndexMetrics) -> None:
         self.metrics = metrics
+        self._passing: dict[Gauge, set[tuple[str, ...]]] = {metrics.built_ratio: set(), metrics.index_recall: set()}
 
     def show(self, generations: list[Kept], measured: dict[int, Measured]) -> None:
         """Tell of the active generations, and how far those are that are being built."""
-        metrics = self.metrics
-        for gauge in (metrics.built_ratio, metrics.index_recall):  # of what there may be no more
-            gauge.clear()
+        recall: dict[tuple[str, ...], float] = {}
+        built: dict[tuple[str, ...], float] = {}
         for kept in generations:
-            found = measured.get(kept.generation_id, Measured(at=0.0))
+            found = measured.get(kept.generation_id)
             if kept.active:
                 self._show_index(kept)
-                if found.documents is not None:
-                    metrics.documents.labels(kept.collection).set(found.documents)
-                metrics.vectors.labels(kept.collection).set(round(found.vectors))
-            if kept.filling and found.built is not None:
-                metrics.built_ratio.labels(kept.collection, str(kept.generation_id)).set(found.built)
+                if kept.recall is not None:
+                    recall[kept.collection,] = kept.recall
+                if found is not None:
+                    self._show_extent(kept, found)
+            if kept.filling and found is not None and found.built is not None:
+                built[kept.collection, str(kept.generation_id)] = found.built
+        self._show_passing(self.metrics.index_recall, recall)
+        self._show_passing(self.metrics.built_ratio, built)
+
+    def _show_extent(self, kept: Kept, found: Measured) -> None:
+        self.metrics.vectors.labels(kept.collection).set(round(found.vectors))
+        if found.documents is not None:
+            self.metrics.documents.labels(kept.collection).set(found.documents)
+
+    def _show_passing(self, gauge: Gauge, values: Mapping[tuple[str, ...], float]) -> None:
+        """Tell these values, and no longer those that were told before and are not among them. A scrape may come in between, so
+        that nothing is taken away that is told again.
+        """
+        for labels, value in values.items():
+            gauge.labels(*labels).set(value)
+        for labels in self._passing[gauge] - values.keys():
+            gauge.remove(*labels)
+        self._passing[gauge] = set(values)
 
     def _show_index(self, kept: Kept) -> None:
         metrics = self.metrics
@@ -50,8 +71,6 @@ class UpkeepGauges:
         metrics.unmapped_share.labels(kept.collection).set(kept.unmapped or 0.0)
         metrics.table_bytes.labels(kept.collection).set(kept.bytes)
         metrics.index_bytes.labels(kept.collection).set(kept.index_bytes)
-        if kept.recall is not None:
-            metrics.index_recall.labels(kept.collection).set(kept.recall)
 
     def forget(self) -> None:
         """Another worker shows them, or nobody knows."""
@@ -59,3 +78,5 @@ class UpkeepGauges:
         for gauge in (metrics.index_ready, metrics.index_state, metrics.index_recall, metrics.unmapped_share, metrics.documents,
                       metrics.vectors, metrics.table_bytes, metrics.index_bytes, metrics.built_ratio):  # fmt: skip
             gauge.clear()
+        for told in self._passing.values():
+            told.clear()

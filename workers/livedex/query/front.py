@@ -35,6 +35,20 @@ def is_canary(scope: Scope) -> bool:
     return scope["path"] == SEARCH and CANARY_HEADER in Headers(scope=scope)
 
 
+class Sent:
+    """Sends an answer on, and knows its status: 500 until it begins, as for an exception that passes."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.code = HTTPStatus.INTERNAL_SERVER_ERROR.value
+
+    async def __call__(self, message: Message) -> None:
+        """See ASGI."""
+        if message["type"] == "http.response.start":
+            self.code = message["status"]
+        await self._send(message)
+
+
 class CountSearches:
     """Counts each answered search of a user by its status code."""
 
@@ -47,20 +61,13 @@ class CountSearches:
         if scope["type"] != "http" or scope["path"] not in SEARCHES or is_canary(scope):
             await self._app(scope, receive, send)
             return
-        code = HTTPStatus.INTERNAL_SERVER_ERROR.value  # of an exception that passes
-
-        async def sent(message: Message) -> None:
-            nonlocal code
-            if message["type"] == "http.response.start":
-                code = message["status"]
-            await send(message)
-
+        sent = Sent(send)
         codes: list[str] = []  # of the searches of a batch, or one that says more than the status
         scope[_CODES] = codes
         try:
             await self._app(scope, receive, sent)
         finally:
-            for each in codes or [str(code)]:
+            for each in codes or [str(sent.code)]:
                 self._count.labels("http", each).inc()
 
 

@@ -2,9 +2,10 @@
 
 from http import HTTPMethod, HTTPStatus
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from livedex.core.trace_context import TraceContext
+from livedex.query.front import Sent
 from livedex.tracing import Tracer
 
 _METHODS = frozenset(HTTPMethod)
@@ -22,14 +23,7 @@ class TraceRequests:
         if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
             await self._app(scope, receive, send)
             return
-        code = HTTPStatus.INTERNAL_SERVER_ERROR.value  # of an exception that passes
-
-        async def sent(message: Message) -> None:
-            nonlocal code
-            if message["type"] == "http.response.start":
-                code = message["status"]
-            await send(message)
-
+        sent = Sent(send)
         method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
         parent = TraceContext.of((name.decode("latin-1"), value) for name, value in scope["headers"])
         known = {"http.request.method": method, "url.path": scope["path"], "url.scheme": scope["scheme"]}
@@ -40,5 +34,6 @@ class TraceRequests:
             finally:
                 route = getattr(scope.get("route"), "path", None)
                 name = None if route is None else f"{unrouted} {route}"
-                found = {"http.response.status_code": code} | ({} if route is None else {"http.route": route})
-                span.note(name=name, attributes=found, failed=str(code) if code >= HTTPStatus.INTERNAL_SERVER_ERROR else None)
+                found = {"http.response.status_code": sent.code} | ({} if route is None else {"http.route": route})
+                failed = str(sent.code) if sent.code >= HTTPStatus.INTERNAL_SERVER_ERROR else None
+                span.note(name=name, attributes=found, failed=failed)

@@ -11,7 +11,6 @@ from support.deploy.image import Image
 
 pytestmark = pytest.mark.accept
 
-INDEX = "https://pypi.org/simple"
 SITE = f"/opt/livedex/lib/python{sysconfig.get_python_version()}/site-packages"
 # The torch of the package index is built for CUDA, whose libraries the image does not have: those of this environment are lent.
 CUDA = {path: f"{SITE}/{path.name}" for path in [Path(sysconfig.get_path("purelib")) / "nvidia"] if path.is_dir()}
@@ -29,7 +28,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if reason := image.impossible():
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp(f"image-{request.param}")
-    return Image(folder, {"ENCODER": request.param, "TORCH_INDEX": INDEX}).build()
+    return Image(folder, {"ENCODER": request.param, "TORCH_BACKEND": ""}).build()
 
 
 def test_buildkit_has_nothing_to_say() -> None:

@@ -51,7 +51,8 @@ def test_torch_is_the_one_that_was_tested() -> None:
     text = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
     (version,) = pins(ROOT / "requirements.lock")["torch"]
     assert f"ARG TORCH=torch=={version}\n" in text
-    assert "ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu\n" in text
+    assert "ARG TORCH_BACKEND=cpu\n" in text
+    assert '${TORCH_BACKEND:+--torch-backend "$TORCH_BACKEND"}' in text
 
 
 def test_nothing_else_is_sent_to_the_builder() -> None:

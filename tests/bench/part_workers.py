@@ -14,6 +14,7 @@ from bench.scene import Scene
 from support.faults.encoder import Behaviour, Control
 from support.faults.nursery import Nursery
 from support.faults.processes import Processes
+from support.waiting import until
 from support.workers import Process
 
 PART = "workers"
@@ -76,10 +77,11 @@ def _post(scene: Scene, topic: str, events: int) -> dict[int, int]:
 
 def _wait_for_owners(own: Processes, workers: list[Process]) -> None:
     """Until every partition has an owner, and every worker a partition."""
-    deadline = time.monotonic() + PATIENCE
     statement = "select count(*), count(distinct owner) from livedex.source_progress where owner <> ''"
-    while own.rows(statement) != [(PARTITIONS, len(workers))]:
-        assert time.monotonic() < deadline, own.rows("select partition, owner from livedex.source_progress")
+
+    def owned() -> bool:
         for worker in workers:
             assert worker.popen.poll() is None, worker.log()[-2000:]
-        time.sleep(0.2)
+        return own.rows(statement) == [(PARTITIONS, len(workers))]
+
+    until(owned, timeout=PATIENCE, what="every partition to have an owner, and every worker a partition")

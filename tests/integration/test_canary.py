@@ -479,6 +479,7 @@ def test_wrong_options_are_exit_2(
     assert says in done.err
 
 
+@pytest.mark.accept
 def test_a_stop_of_the_index_worker_makes_failures_count(workers: Workers, log: Log) -> None:
     """`livedex canary` goes on through it, says it, and finds again once a worker is back; SIGTERM ends it with 0."""
     topic = log.topic()
@@ -529,6 +530,7 @@ def test_an_index_worker_has_a_canary_if_it_is_told_to(workers: Workers, log: Lo
         assert "livedex_canary" not in httpx.get(f"{index}/metrics", trust_env=False).text
 
 
+@pytest.mark.accept
 def test_one_of_the_index_workers_has_the_canary(workers: Workers, log: Log) -> None:
     """However many there are, one publishes and tells; when it ends another goes on, and begins at 0."""
     topic = log.topic(3)
@@ -561,6 +563,7 @@ def test_one_of_the_index_workers_has_the_canary(workers: Workers, log: Log) -> 
             assert list(began()) == [chosen]
 
 
+@pytest.mark.accept
 def test_a_stopped_source_has_no_canary(workers: Workers, log: Log) -> None:
     """Of a topic whose indexing an operator has to mend nothing is published, found or failed; of the others it goes on."""
     topics = sorted([log.topic(), log.topic()])

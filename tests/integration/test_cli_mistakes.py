@@ -106,6 +106,7 @@ def test_a_wrong_line_in_the_settings_file_is_a_usage_error(livedex: Terminal, t
     assert "livedex.toml" in done.err or not after
 
 
+@pytest.mark.accept
 def test_what_does_not_answer_ends_a_command_after_ten_seconds(workers: Workers, tmp_path: Path) -> None:
     """One-shot commands give up on a closed port with exit 3 and one line that names the dependency."""
     config = workers.config("documents")

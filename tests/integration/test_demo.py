@@ -72,6 +72,7 @@ def test_demo_shows_the_main_job_and_ends_by_itself(folder: Path) -> None:
     assert not list(folder.glob("livedex-demo-*"))
 
 
+@pytest.mark.accept
 def test_interrupted_demo_leaves_nothing_behind(folder: Path) -> None:
     """SIGTERM while the workers are there: exit status 1, no process, no folder. Ctrl-C takes the same way."""
     with _demo(folder) as process:
@@ -84,6 +85,7 @@ def test_interrupted_demo_leaves_nothing_behind(folder: Path) -> None:
     assert not list(folder.glob("livedex-demo-*"))
 
 
+@pytest.mark.accept
 def test_failing_demo_says_why_and_leaves_nothing_behind(folder: Path) -> None:
     """A step that fails ends the demo with its reason and exit status 1, without a traceback."""
     with _demo(folder, LIVEDEX_EMBEDDER="http") as process:
@@ -95,6 +97,7 @@ def test_failing_demo_says_why_and_leaves_nothing_behind(folder: Path) -> None:
     assert not _left_behind(folder)
 
 
+@pytest.mark.accept
 def test_kept_demo_can_be_used_and_stopped_as_it_says(folder: Path) -> None:
     """With --keep everything goes on running, and the lines that it prints work."""
     with _demo(folder, "--keep") as process:

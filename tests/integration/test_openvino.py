@@ -90,6 +90,7 @@ def test_no_text_makes_no_vector(encoder: Encoder) -> None:
     assert encoder.encode_documents([]).shape == (0, encoder.identity.dimension)
 
 
+@pytest.mark.accept
 def test_where_its_vectors_are_others_it_is_refused(encoder: Encoder, own_cache: Path) -> None:
     """By name with an error that says what to set; `auto` takes torch instead."""
     del encoder
@@ -124,6 +125,7 @@ def test_auto_takes_it(encoder: Encoder) -> None:
     assert open_encoder("auto", SPEC).identity.encoder == "openvino"
 
 
+@pytest.mark.accept
 def test_a_model_that_cannot_be_converted_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And leaves nothing in the cache."""
     broken = tmp_path / "broken"

@@ -466,6 +466,7 @@ def test_a_filter_is_asked_for_as_it_was_typed(page: Page) -> None:
     expect(page.locator("#results-state")).to_contain_text("made by the test")
 
 
+@pytest.mark.accept
 def test_workers_are_shown_with_whether_they_are_there(page: Page, served: Site) -> None:
     """To operators: query workers too, and an index worker that is gone still owns its partition."""
     page.click("#nav-operations")

@@ -96,6 +96,7 @@ def kill_on_the_way(workers: Workers, config: Path, topic: str, total: int, seed
         worker.kill()
 
 
+@pytest.mark.accept
 def test_five_kills_in_a_real_stream_change_nothing(workers: Workers, log: Log) -> None:
     """A replay of the real stream with five SIGKILLs, the last one between staging and apply, is the fold; no chunk that was
     staged is embedded again; and a second replay of the whole log embeds nothing.

@@ -132,6 +132,7 @@ def test_a_topic_made_anew_is_noticed_and_replaces_the_old_one(workers: Workers,
     assert worker.stop() == 0
 
 
+@pytest.mark.accept
 def test_a_topic_replaced_while_nobody_looked_is_not_read(workers: Workers, log: Log, admin: KafkaAdminClient) -> None:
     """A worker that starts on a topic of the same name, with more records than its progress, skips none of them in silence."""
     topic, other, config = two_sources(workers, log)
@@ -159,6 +160,7 @@ def test_a_topic_that_is_gone_stops_the_source(workers: Workers, log: Log, admin
     assert (refused.returncode, f"topic {topic} does not exist" in refused.stderr) == (1, True)
 
 
+@pytest.mark.accept
 def test_partitions_added_stop_a_source_that_counts_by_offsets(workers: Workers, log: Log, admin: KafkaAdminClient) -> None:
     """With versions from the log, keys that move between partitions would be ordered by offsets that do not compare: the source
     stops, a reset of the same topic is refused, and one of the topic made anew is not.
@@ -219,6 +221,7 @@ def test_a_reset_with_versions_from_the_source(workers: Workers, log: Log, admin
     assert worker.stop() == 0
 
 
+@pytest.mark.accept
 def test_a_topic_made_anew_keeps_the_dead_letters_of_the_old_one(workers: Workers, log: Log, admin: KafkaAdminClient) -> None:
     """Where versions go on, so does the epoch: a record at the offset of an old letter neither settles nor replaces it."""
     topic = log.topic(1)

@@ -75,6 +75,7 @@ def test_what_nobody_reads_is_told(livedex: Terminal, workers: Workers, log: Log
     assert shown.out.splitlines()[0] == behind, "what is wrong is told first"
 
 
+@pytest.mark.accept
 def test_a_worker_that_hangs_is_named(livedex: Terminal, workers: Workers, log: Log, site: tuple[str, Path]) -> None:
     """One that was stopped in the middle is connected still, and is told as the owner of what is behind."""
     topic, config = site
@@ -195,6 +196,7 @@ def watching(workers: Workers, config: Path, *arguments: str, **environment: str
         popen.communicate()
 
 
+@pytest.mark.accept
 def test_watching_goes_on_through_a_lost_connection(workers: Workers, site: tuple[str, Path]) -> None:
     """One JSON object a line, in each of which stands what is wrong; a session that ended is opened again."""
     with watching(workers, site[1], "--json", PGAPPNAME="the-watcher") as popen:

@@ -84,6 +84,7 @@ def test_workers_wait_at_start_for_what_is_down(own_stack: Stack, crashing: tupl
     assert (index.stop(), serve.stop()) == (0, 0)
 
 
+@pytest.mark.accept
 def test_a_crash_of_postgres_loses_nothing(own_stack: Stack, crashing: tuple[Workers, Log, str, Path]) -> None:
     """When Postgres is killed while events come, the worker lives on, says what it waits for, and applies everything later."""
     workers, log, topic, config = crashing
@@ -107,6 +108,7 @@ def test_a_crash_of_postgres_loses_nothing(own_stack: Stack, crashing: tuple[Wor
     assert (index.stop(), serve.stop()) == (0, 0)
 
 
+@pytest.mark.accept
 def test_a_crash_of_the_broker_loses_nothing(own_stack: Stack, crashing: tuple[Workers, Log, str, Path]) -> None:
     """When the broker is killed and comes back, the worker goes on where it was."""
     workers, log, topic, config = crashing

@@ -1,11 +1,12 @@
 """Turns the end of a batch, or its failure, into metrics and one log line."""
 
 import traceback
+from collections import Counter
 from pathlib import Path
 
 from kafka import TopicPartition
 
-from livedex.core.change import CANARY_PREFIX
+from livedex.core.change import CANARY_PREFIX, Op
 from livedex.core.plan import Outcome
 from livedex.encoders.port import EncodingStopped
 from livedex.errors import ConflictError, SystemicError, UnavailableError
@@ -28,13 +29,16 @@ def applied(metrics: IndexMetrics, end: Applied) -> None:
     collection = end.batch.generation.collection
     traces = {record.offset: record.trace for record in end.batch.records if record.trace is not None}
     whole = end.batch.journey.span.context
+    for outcome, number in Counter(outcome for _, outcome in end.outcomes).items():
+        metrics.events.labels(collection, outcome).inc(number)
+    histograms = {op: metrics.freshness.labels(collection, op) for op in Op}  # a look-up costs as much as what it leads to
     for change, outcome in end.outcomes:
-        metrics.events.labels(collection, outcome).inc()
         if outcome in _ACCEPTED and not change.document_id.startswith(CANARY_PREFIX):
             freshness = end.applied_at - max(change.event_time, change.timestamp).timestamp()
             trace = traces.get(change.place.offset, whole)
-            metrics.freshness.labels(collection, change.op).observe(max(0.0, freshness), exemplar(trace))
-            metrics.clock_skew.inc(freshness < -SKEW)
+            histograms[change.op].observe(max(0.0, freshness), exemplar(trace))
+            if freshness < -SKEW:
+                metrics.clock_skew.inc()
     metrics.chunks.labels(collection, "reused").inc(end.reused)
     metrics.events.labels(collection, Outcome.DEAD_LETTER).inc(len(end.rejected))
     for record, rejection in end.rejected:

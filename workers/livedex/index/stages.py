@@ -23,13 +23,14 @@ from livedex.index.applying import merged
 from livedex.index.batch import Applied, PoisonFoundError, UnsettledError, Work
 from livedex.index.blame import Blame, blamed, detail
 from livedex.index.encoding import NOT_THE_TEXT, cut, encode
-from livedex.index.recent import RecentVectors
+from livedex.index.recent import Recent
 from livedex.index.refusals import RefusedError, UnknownCommitError
 from livedex.index.store import Store
 from livedex.observe import IndexMetrics, logger
 from livedex.tracing import exemplar
 
 RECENT_VECTORS = 8192  # vectors kept in memory, 12 MB at 384 dimensions: enough for all batches in flight
+RECENT_COUNTS = 50_000  # numbers of tokens of chunks and contexts, 12 MB: some 20 MB of text
 CHUNKS_PER_SLICE = 256  # seconds of encoding: what a worker that is killed in a large document has to make again
 MEMORY_TRIES = 6  # of a document that the encoder has no memory for, while it has some for FEW_WORDS, before it is at fault
 FEW_WORDS = "a few words"
@@ -55,7 +56,8 @@ class Stages:
         self._metrics = metrics
         self._clock = clock
         self._stopped = stopped
-        self._recent = RecentVectors(RECENT_VECTORS)
+        self._recent: Recent[NDArray[np.float32]] = Recent(RECENT_VECTORS)
+        self._counts: Recent[int] = Recent(RECENT_COUNTS)
         self._unembedded = Blame("embedder", failures_in_a_row)
         self._unstored = Blame("postgres", failures_in_a_row)
         self._starved: Counter[Place] = Counter()  # tries of documents that the encoder had no memory for, each alone
@@ -77,11 +79,22 @@ class Stages:
     def _chunk(self, change: Change, targets: Sequence[Target]) -> Chunks:
         """The chunks of a text in the chunking of each target."""
         active, *others = targets
-        chunks = {active.generation.chunking_id: _cut(change, active, self._stopped)}
+        chunks = {active.generation.chunking_id: self._cut(change, active)}
         for target in others:
             with self._spared(target):
-                chunks[target.generation.chunking_id] = _cut(change, target, self._stopped)
+                chunks[target.generation.chunking_id] = self._cut(change, target)
         return chunks
+
+    def _cut(self, change: Change, target: Target) -> tuple[Chunk, ...]:
+        try:
+            return cut(
+                change.text, title=change.title, markdown=change.markdown, target=target, stopped=self._stopped,
+                counts=self._counts,
+            )  # fmt: skip
+        except NOT_THE_TEXT:
+            raise
+        except Exception as error:
+            raise UnreadableTextError(change, error) from error
 
     def embed(self, work: Work, keep: Callable[[Work], Work] | None = None) -> Work:
         """Make the vectors that are missing, slice by slice: `keep` takes what came before the last one to be staged, and the
@@ -261,15 +274,6 @@ class Stages:
             if self._store.fail_generation(target.generation, why):
                 _log.error("index.generation_failed", generation=number, collection=target.generation.collection, why=why)
             raise ConflictError(f"generation {number} is written no more, because of {why}") from error
-
-
-def _cut(change: Change, target: Target, stopped: Callable[[], bool]) -> tuple[Chunk, ...]:
-    try:
-        return cut(change.text, title=change.title, markdown=change.markdown, target=target, stopped=stopped)
-    except NOT_THE_TEXT:
-        raise
-    except Exception as error:
-        raise UnreadableTextError(change, error) from error
 
 
 def _slices(chunks: Mapping[bytes, Chunk]) -> Iterator[dict[bytes, Chunk]]:

@@ -70,17 +70,21 @@ select %(collection_id)s, s.digest, s.context, s.text, to_tsvector(%(text_config
 on conflict on constraint chunk_digest_key do nothing
 
 -- name: stage_embeddings
+-- Row by row by the index (`offset 0` keeps the planner from joining): it knows nothing of the rows of a temporary table, and
+-- would read the chunks of the whole collection for one.
 insert into livedex.{embeddings} (chunk_key, embedding)
 select c.chunk_key, s.embedding
   from {staging} s
-  join livedex.chunk c on c.collection_id = %(collection_id)s and c.digest = s.digest
+ cross join lateral (select chunk_key from livedex.chunk
+                      where collection_id = %(collection_id)s and digest = s.digest offset 0) c
  order by c.chunk_key
 on conflict (chunk_key) do nothing
 
 -- name: staged_keys
-select c.digest, c.chunk_key
+select s.digest, c.chunk_key
   from {staging} s
-  join livedex.chunk c on c.collection_id = %(collection_id)s and c.digest = s.digest
+ cross join lateral (select chunk_key from livedex.chunk
+                      where collection_id = %(collection_id)s and digest = s.digest offset 0) c
 
 -- name: share_collection
 -- Until the transaction ends, no `livedex apply` replaces the generation; see keep_collection.

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 from livedex.catalogue import Generation
 from livedex.config import EmbedderName
-from livedex.encoders import ModelSpec
 from livedex.encoders.hash import HashEncoder
 from livedex.encoders.port import Vectors
 
@@ -24,4 +23,4 @@ class FailingEncoder(HashEncoder):
 def open_failing(embedder: EmbedderName, generation: Generation) -> FailingEncoder:
     """For IndexApp."""
     del embedder
-    return FailingEncoder(ModelSpec(model=generation.identity.model))
+    return FailingEncoder(generation.model_spec)

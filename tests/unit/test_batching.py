@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from livedex.encoders.batching import TEXTS_PER_PART, count_tokens, token_ids
+from livedex.encoders.batching import TEXTS_PER_PART, count_tokens, filled_width, token_ids
 
 
 class Encoding:
@@ -45,3 +45,12 @@ def test_tokens_come_in_the_order_of_the_texts() -> None:
     assert [row.tolist() for row in token_ids(Tokenizer(), texts)] == [[ord(letter) for letter in text] for text in texts]
     assert count_tokens(Tokenizer(), texts) == [len(text) for text in texts]
     assert token_ids(Tokenizer(), []) == []
+
+
+def test_texts_are_filled_up_to_few_widths() -> None:
+    """Each width holds the texts, within what the model reads, and a graph meets few of them."""
+    most = 250
+    widths = {longest: filled_width(longest, most) for longest in range(1, most + 1)}
+    assert all(longest <= width <= most for longest, width in widths.items())
+    assert all(width - longest < 16 for longest, width in widths.items())
+    assert len(set(widths.values())) == 16

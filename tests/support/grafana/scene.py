@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+import yaml
+
 from livedex import generations
 from livedex.config import KafkaSettings
 from livedex.dev.stack import Addresses
@@ -20,6 +22,7 @@ from support.grafana.files import OPS
 from support.grafana.load import Load
 from support.kafka import Log
 from support.prometheus import Prometheus, scrape_config
+from support.rules import load
 from support.upkeep import FAST, INDEXES
 from support.waiting import until
 from support.workers import Process, Workers
@@ -68,9 +71,17 @@ def played(stack: Addresses, template: str, folder: Path) -> Iterator[Scene]:
 def _scraped(index: list[str], serve: list[str], folder: Path) -> Iterator[Scene]:
     jobs = {"livedex-index": index, "livedex-serve": serve}
     began = time.time()
-    with Prometheus(scrape_config(jobs, rules=[RULES]), folder) as prometheus:
+    with Prometheus(scrape_config(jobs, rules=[_at_once(folder)]), folder) as prometheus:
         prometheus.wait_for_targets()
         yield Scene(prometheus, began)
+
+
+def _at_once(folder: Path) -> Path:
+    """The recording rules, all evaluated as often as there are scrapes: the first look at hours is not minutes away."""
+    groups = [{name: value for name, value in group.items() if name != "interval"} for group in load(RULES)["groups"]]
+    path = folder / "rules.yml"
+    path.write_text(yaml.safe_dump({"groups": groups}))
+    return path
 
 
 def _fill(workers: Workers, log: Log, topic: str) -> None:
@@ -97,7 +108,8 @@ def _change_the_model(scene: Scene, workers: Workers, topic: str) -> None:
     workers.apply(workers.config(topic, model="hash-64", document_prompt="passage: "))
     seen("livedex_generation_built_ratio", timeout=PATIENCE)
     until(lambda: _switched(workers), timeout=PATIENCE, what="another generation")
-    seen("changes(livedex_active_generation[5m]) > 0", timeout=PATIENCE)
+    for job in ("livedex-index", "livedex-serve"):
+        seen(f'changes(livedex_active_generation{{job="{job}"}}[5m]) > 0', timeout=PATIENCE)
 
 
 def _restart(workers: Workers, config: Path, second: Process) -> None:

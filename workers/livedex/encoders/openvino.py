@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from livedex.encoders.batching import batches, count_tokens, token_ids
+from livedex.encoders.batching import batches, count_tokens, filled_width, token_ids
 from livedex.encoders.converted import Converted, converted, quantised
 from livedex.encoders.models import digest_of, find_model
 from livedex.encoders.port import EncodingStopped, Identity, ModelSpec, Vectors, dimension_of, normalised, shaped
@@ -22,7 +22,6 @@ from livedex.errors import ConfigError
 from livedex.observe import logger
 
 TOKENS_PER_BATCH = 1024  # small batches stay in the processor's cache
-SHORT, SHORT_STEP = 64, 16  # tokens
 LOSSY_TOLERANCE = 0.98  # the mean cosine to torch's vectors that int8 must have, where it is asked for
 
 _log = logger("encoder")
@@ -115,7 +114,7 @@ class OpenVinoEncoder:
 
     def _run(self, rows: Sequence[NDArray[np.int32]]) -> Vectors:
         """The vectors of one batch of token ids."""
-        width = _width(max(map(len, rows)), self._max_tokens)
+        width = filled_width(max(map(len, rows)), self._max_tokens)
         ids: NDArray[np.int64] = np.zeros((len(rows), width), np.int64)
         mask = np.zeros_like(ids)
         for row, tokens in enumerate(rows):
@@ -123,14 +122,6 @@ class OpenVinoEncoder:
             mask[row, : len(tokens)] = 1
         with self._lock:  # a copy: the next run writes its answer to the same place
             return np.array(self._compiled({"input_ids": ids, "attention_mask": mask})[0], np.float32)
-
-
-def _width(longest: int, most: int) -> int:
-    """How many tokens short texts are filled up to: an input of another shape than the one before takes the processor a
-    millisecond more, which is much for a question, and few tokens more take less.
-    """
-    rounded = -(-longest // SHORT_STEP) * SHORT_STEP
-    return max(longest, min(rounded, most)) if longest <= SHORT else longest
 
 
 def _tokenizers(model: Converted, max_tokens: int) -> tuple[Any, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from livedex.encoders.batching import batches
+from livedex.encoders.batching import batches, filled_width
 from livedex.encoders.conversion import FACTS
 from livedex.encoders.converted import converted
 from livedex.encoders.models import digest_of
@@ -81,7 +81,7 @@ class OpenVinoReranker:
         return found
 
     def _inputs(self, rows: Sequence[Any]) -> dict[str, NDArray[np.int64]]:
-        width = max(len(row.ids) for row in rows)
+        width = filled_width(max(len(row.ids) for row in rows), self._facts.max_tokens)
         inputs = {name: np.zeros((len(rows), width), np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
         for number, row in enumerate(rows):
             length = len(row.ids)

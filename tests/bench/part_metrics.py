@@ -20,7 +20,7 @@ from support.kafka import Log
 from support.workers import Process, Workers
 
 PART = "metrics"
-TURNS = 15
+TURNS = 9
 EVENTS = 10_000  # a turn and worker: some five seconds
 SCRAPE_EVERY = 1.0  # seconds: Prometheus does so every 15
 

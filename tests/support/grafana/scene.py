@@ -63,6 +63,7 @@ def played(stack: Addresses, template: str, folder: Path) -> Iterator[Scene]:
             ):
                 _happen(scene, workers, config, second, spared=first.name)
                 with load.resting():
+                    _take_away_unreadable(workers, log, topic)
                     _change_the_model(scene, workers, topic)
                 yield scene
 
@@ -100,6 +101,15 @@ def _happen(scene: Scene, workers: Workers, config: Path, second: Process, spare
     seen(f"max(process_start_time_seconds) > {scene.began}", timeout=PATIENCE)
     until(lambda: _cut(workers, scene, spared), timeout=PATIENCE, what="batches that lost their connection")
     seen("livedex_canary_seconds_count > 0", timeout=PATIENCE)
+
+
+def _take_away_unreadable(workers: Workers, log: Log, topic: str) -> None:
+    """What one worker's encoder cannot read, and the other's could: a text of which a new generation would fail."""
+    unreadable = "select document_id from livedex.document where document_id like 'unreadable/%' and not deleted"
+    for (name,) in workers.rows(unreadable):
+        log.post(topic, {"id": name, "op": "delete"})
+    log.flush()
+    until(lambda: not workers.rows(unreadable), timeout=PATIENCE, what="the deletion of what is unreadable")
 
 
 def _change_the_model(scene: Scene, workers: Workers, topic: str) -> None:

@@ -126,7 +126,8 @@ class GenerationBuilder:
             if no_memory(error):
                 raise UnavailableError("embedder", "the encoder has no memory for a document") from error
             why = detail(error)
-            self._store.fail_generation(made, why)
+            if not self._store.fail_generation(made, why):
+                raise ConflictError(f"generation {made.generation_id} is written no more") from error
             _log.error("upkeep.generation_failed", collection=made.collection, generation=made.generation_id, why=why)
             raise
 

@@ -313,11 +313,13 @@ declare
   filtered constant boolean := filter <> '{}' or since is not null or until is not null;
   -- eligible chunks up to which comparing all loses nothing: with a filter it is faster than the index too
   most constant int := case when filtered then 5000 else 2000 end;
+  most_matches constant float8 := 60000; -- that a hybrid search in a small collection beside large ones looks up
   beyond_half constant float8 := 65520; -- what halfvec does not hold
   c livedex.collection := livedex.searchable_collection(collection);
   g livedex.generation; -- of the moment when the event that is waited for is there
   q record; -- the words of the question
   chunks float8; -- about how many there are, of all collections
+  theirs float8; -- and in this one
   budget float8 := 1000; -- matches in the text index: more find hardly more, and each is ranked
   wanted tsquery;
   complete boolean := true; -- wanted has every word of the question
@@ -328,6 +330,7 @@ declare
   candidates int; -- of each leg
   few boolean;
   exact boolean;
+  scarce boolean; -- the text leg found little by the words that were looked up
   from_vector bigint;
   from_text bigint;
   answer livedex.search_result[];
@@ -366,13 +369,10 @@ begin
   end if;
   -- with a filter, each candidate of the index costs several that are passed over
   candidates := least(case when filtered then greatest(3 * k * per_document, 30) else greatest(4 * k * per_document, 50) end, 20000);
+  select coalesce(max(reltuples), 0) into theirs from pg_class where oid = to_regclass(format('livedex.embedding_%s', g.generation_id));
   -- where the statistics say that there are many, nobody counts: they may be old, and cost time at most
-  few := case
-    when filtered then true
-    when mode = 'text' then false
-    else (select coalesce(max(t.reltuples), 0) from pg_class t where t.oid = to_regclass(format('livedex.embedding_%s', g.generation_id)))
-         < 4 * most
-  end and livedex.count_eligible(most, c.collection_id, g.chunking_id, filter, since, until) <= most;
+  few := case when filtered then true when mode = 'text' then false else theirs < 4 * most end
+    and livedex.count_eligible(most, c.collection_id, g.chunking_id, filter, since, until) <= most;
   exact := few or mode = 'text' or not livedex.has_index(g);
   loop
     if q.words is not null then
@@ -383,12 +383,14 @@ begin
     select b.from_vector, b.from_text, b.answer into from_vector, from_text, answer
       from livedex.best_chunks(c, g, livedex.search_statement(g, mode, exact, few, q.words, q.weights), embedding, filter, since, until,
                                candidates, wanted, per_document, k) b;
-    exit when (exact or from_vector >= k) and cardinality(answer) >= k
-           or exact and from_vector < candidates and from_text < candidates and (complete or mode = 'hybrid');
+    -- where most chunks are those of other collections, the matches may all be theirs, and words be frequent there only
+    scarce := mode = 'hybrid' and not complete and from_text < k and theirs between 0 and chunks / 2 and budget < most_matches;
+    exit when not scarce and ((exact or from_vector >= k) and cardinality(answer) >= k
+           or exact and from_vector < candidates and from_text < candidates and (complete or mode = 'hybrid'));
     if clock_timestamp() > deadline then
       raise exception 'the search took longer than %', timeout using errcode = '57014', hint = 'ask again with a longer timeout';
     end if;
-    if mode = 'text' and from_text < candidates then
+    if scarce or mode = 'text' and from_text < candidates then
       budget := budget * 8; -- the rarest words were not enough
     else
       exact := exact or from_vector < candidates; -- the index scan met its own limits

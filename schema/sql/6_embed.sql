@@ -381,6 +381,7 @@ create function livedex.search(
 ) returns setof livedex.search_result
 language plpgsql volatile parallel unsafe security definer rows 10 set search_path = pg_catalog, livedex, pg_temp as $$
 declare
+  chosen constant text := current_setting('livedex.generation', true); -- by an application that keeps vectors
   c livedex.collection := livedex.searchable_collection(collection);
   deadline timestamptz;
   g livedex.generation;
@@ -402,7 +403,7 @@ begin
   deadline := clock_timestamp() + timeout;
   loop
     if mode <> 'text' then
-      select * into strict g from livedex.generation where generation_id = c.active_generation;
+      g := livedex.searched_generation(c);
       answer := livedex.ask_worker(g, query, case mode when 'hybrid' then 1 else 2 end, deadline);
       if answer.failure is not null and on_miss = 'error' then
         raise exception '%', answer.message using errcode = answer.failure, hint = answer.hint;
@@ -412,7 +413,7 @@ begin
     perform livedex.wait_after(after, c, greatest(deadline - clock_timestamp(), '0 s'));
     after := null;
     c := livedex.searchable_collection(collection);
-    exit when c.active_generation = g.generation_id; -- else the vector is one of another model
+    exit when (livedex.searched_generation(c)).generation_id = g.generation_id; -- else the vector is one of another model
   end loop;
   if answer.embedding is not null then
     perform set_config('livedex.generation', g.generation_id::text, true); -- whatever becomes the active one meanwhile
@@ -431,7 +432,7 @@ begin
     end if;
     return query select * from unnest(livedex.reranked(g, query, found, deadline)) limit k;
   end if;
-  perform set_config('livedex.generation', '', true);
+  perform set_config('livedex.generation', coalesce(chosen, ''), true);
 end
 $$;
 

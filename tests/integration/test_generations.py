@@ -24,7 +24,7 @@ from livedex.database import query
 from livedex.encoders import Encoder
 from livedex.encoders.hash import HashEncoder
 from livedex.encoders.port import Vectors
-from livedex.errors import ConfigError
+from livedex.errors import ConfigError, ConflictError
 from livedex.index.app import IndexApp
 from livedex.query.app import QueryApp
 from support.fold import fold
@@ -271,13 +271,40 @@ def test_an_application_keeps_its_vectors_apart(site: Site) -> None:
         connection.execute("set livedex.generation = '1'")
         assert score(kept) == pytest.approx(1, abs=1e-3)
         assert embedded() == kept
+        for mode in ("vector", "text"):
+            with connection.transaction():
+                connection.execute("select livedex.search(%s, mode => %s)", (TEXT, mode))
+                assert embedded() == kept, "a search leaves the choice as it was"
+                assert score(kept) == pytest.approx(1, abs=1e-3)
         generations.drop(connection, 1)
-        for refused in (embedded, lambda: score(kept)):
+        searched = "select livedex.search('a text that was never asked before')"
+        for refused in (embedded, lambda: score(kept), lambda: connection.execute(searched)):
             with pytest.raises(psycopg.Error, match="is not searched any more") as error:
                 refused()
             assert error.value.sqlstate == "LX001"
         connection.execute("reset livedex.generation")
         assert score(embedded()) == pytest.approx(1, abs=1e-3)
+
+
+def test_of_two_operators_at_once_one_switches(site: Site) -> None:
+    """The other waits, and is told that it was done; whoever holds the collection for longer is named as the reason."""
+    site.change(model="hash-24")
+    site.built(2)
+    with site.workers.connect() as first, site.workers.connect() as second, ThreadPoolExecutor(1) as other:
+        with first.transaction():
+            generations.take_alone(first, 1, "default")
+            switched = other.submit(generations.switch, second, "default", 2)
+            with pytest.raises(TimeoutError):
+                switched.result(timeout=0.5)
+            generations.switch(first, "default", 2)
+        with pytest.raises(ConfigError, match="generation 2 is the active one of collection default already"):
+            switched.result(timeout=30)
+        with first.transaction(), pytest.MonkeyPatch.context() as patched:
+            patched.setattr(generations, "LOCK_TIMEOUT_MS", 1000)
+            generations.take_alone(first, 1, "default")
+            with pytest.raises(ConflictError, match="was in use for 1 s, by a batch or by another operator"):
+                generations.switch(second, "default", 1)
+    assert site.search()["generation"] == 2
 
 
 def present(connection: "psycopg.Connection[Any]") -> dict[int, int]:

@@ -281,6 +281,18 @@ def test_quotes_and_the_like_are_only_text(served: Served, text: str) -> None:
     assert served.connection.execute(statement, (text, text)).fetchall() == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(r"E'a\x00'", "22021"), (r"""'a', filter => '{"a": "\u0000"}'""", "22P05"), ("'a', filter => '{'", "22P02")],
+    ids=["NUL", "NUL in the filter", "half a filter"],
+)
+def test_what_postgres_refuses_is_named_by_it(served: Served, arguments: str, code: str) -> None:
+    """Before livedex sees it, with the codes that the reference names."""
+    with pytest.raises(errors.DataError) as refused:
+        served.connection.execute(f"select livedex.search({arguments})")
+    assert refused.value.sqlstate == code
+
+
 # --- what others may learn and do
 
 

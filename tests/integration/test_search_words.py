@@ -145,3 +145,50 @@ def test_the_map_is_asked_for_the_best_only(corpus: Corpus) -> None:
     before = scans()
     corpus.search("cloud")
     assert scans() - before < 500
+
+
+def test_a_small_collection_is_searched_by_its_own_words(stack: Addresses, template: str) -> None:
+    """Words that are frequent in a large collection beside it are found where few chunks have them, each alone; which a search
+    by meaning and words would else look up together only.
+    """
+    choose = random.Random(SEED)
+
+    def filled(connection: Connection, name: str, words: list[str]) -> None:
+        vectors = gaussian(SEED, len(words), 4)
+        documents = [
+            Document(name=f"{name}/{n}", pieces=[Piece(text=f"{name} number{n} {word}", vector=vectors[n])])
+            for n, word in enumerate(words)
+        ]
+        fill(connection, create_collection(connection, name, model="hash-4"), documents)
+
+    drawn = (" ".join(word for word in ("apple", "pear") if choose.random() < 0.6) for _ in range(9_000))
+    few = [{0: "apple", 1: "pear"}.get(n % 500, "") for n in range(2_600)]
+    having = {f"small/{n}" for n, word in enumerate(few) if word}
+    with fresh_database(stack.database_url, template) as url, connection_to(url) as connection:
+        filled(connection, "large", list(drawn))
+        filled(connection, "small", few)
+        connection.execute("select livedex.note_frequent_words()")
+        found = connection.execute(
+            "select document_id from livedex.search_vector('[1, 1, 1, 1]', collection => 'small', query => 'apple or pear')"
+        ).fetchall()
+    assert len(found) == 10
+    assert len(having & {name for (name,) in found}) >= 4
+
+
+def test_each_collection_has_the_word_forms_of_its_language(stack: Addresses, template: str) -> None:
+    """The same texts are found by other forms of their words: those of the collection's text_config, and of no other."""
+    texts = {"english": "She was running.", "german": "Die Häuser am See."}
+    with fresh_database(stack.database_url, template) as url, connection_to(url) as connection:
+        for name in (*texts, "simple"):
+            pieces = [Piece(text=text, vector=gaussian(SEED, 1, 4)[0]) for text in texts.values()]
+            documents = [Document(name=of, pieces=[piece]) for of, piece in zip(texts, pieces, strict=True)]
+            fill(connection, create_collection(connection, name, model="hash-4", text_config=name), documents)
+
+        def found(collection: str, question: str) -> list[str]:
+            statement = "select document_id from livedex.search_vector(null, mode => 'text', collection => %s, query => %s)"
+            return [name for (name,) in connection.execute(statement, (collection, question)).fetchall()]
+
+        for question, language in (("run", "english"), ("Haus", "german")):
+            assert {name: found(name, question) for name in (*texts, "simple")} == {
+                name: [language] if name == language else [] for name in (*texts, "simple")
+            }

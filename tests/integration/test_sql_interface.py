@@ -204,8 +204,9 @@ def test_a_search_after_an_event_sees_it(fed: Fed) -> None:
     search = SEARCH[:-1] + ", after => %s, timeout => %s::interval)"
     fed.log.post(fed.topic, {"id": "own", "text": "My own zebra."})
     assert fed.rows(search, "zebra", f"{fed.topic}:0:{end}", "30 s") == [("own",)]
-    with pytest.raises(errors.QueryCanceled, match="was not searchable within"):
+    with pytest.raises(errors.QueryCanceled, match="was not searchable within") as late:
         fed.rows(search, "zebra", f"{fed.topic}:0:1000000", "0.1 s")
+    assert late.value.diag.message_detail == "after"
 
 
 def test_a_search_role_searches_what_it_was_granted(fed: Fed) -> None:

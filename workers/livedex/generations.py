@@ -191,9 +191,9 @@ def _wait_for_query_workers(connection: Connection, found: Found, patience: floa
         if time.monotonic() >= deadline:
             break
         time.sleep(LOOK_EVERY)
-    raise _not_ready(
-        found,
-        f"{', '.join(waiting)} cannot embed texts for it: its log says why it does not load the model, or end that worker",
+    raise ConfigError(
+        f"generation {found.generation_id} of collection {found.collection} is not ready: {', '.join(waiting)} cannot embed "
+        "texts for it: its log says why it does not load the model; mend that, or end that worker"
     )
 
 

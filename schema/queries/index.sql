@@ -146,13 +146,13 @@ on conflict on constraint document_id_key do update set
 returning document_id, doc_key, content_version, metadata_version
 
 -- name: map_chunks
--- Only the places whose chunk differs are written. A foreign key violation: the collector took a chunk meanwhile.
+-- Only the places whose chunk differs are written: each is looked up, whatever the planner knows of the map. A foreign key
+-- violation: the collector took a chunk meanwhile.
 insert into livedex.document_chunk as m (chunking_id, doc_key, ordinal, chunk_key)
 select %(chunking_id)s, w.doc_key, w.ordinal, w.chunk_key
   from unnest(%(doc_keys)s::bigint[], %(ordinals)s::int[], %(chunk_keys)s::bigint[]) as w(doc_key, ordinal, chunk_key)
-  left join livedex.document_chunk o
-    on o.chunking_id = %(chunking_id)s and o.doc_key = w.doc_key and o.ordinal = w.ordinal
- where o.chunk_key is distinct from w.chunk_key
+ where w.chunk_key is distinct from (select o.chunk_key from livedex.document_chunk o
+                                      where o.chunking_id = %(chunking_id)s and o.doc_key = w.doc_key and o.ordinal = w.ordinal)
  order by w.doc_key, w.ordinal
 on conflict (chunking_id, doc_key, ordinal) do update set chunk_key = excluded.chunk_key
 returning doc_key

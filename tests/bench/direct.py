@@ -21,7 +21,7 @@ from livedex.core.chunking import Chunk, chunk
 from livedex.core.continuity import Topic
 from livedex.core.plan import Chunks, plan, read
 from livedex.core.record import Record
-from livedex.database import connect, open_pool
+from livedex.database import WRITER_SETTINGS, connect, open_pool
 from livedex.encoders import ModelSpec, open_encoder
 from livedex.index.applying import Advance
 from livedex.index.store import STAGING_CONNECTIONS, Store
@@ -140,7 +140,7 @@ class Direct:
 
 
 def _store(url: str) -> Store:
-    return Store(open_pool(url, size=1 + STAGING_CONNECTIONS, name="bench"))
+    return Store(open_pool(url, size=1 + STAGING_CONNECTIONS, name="bench", settings=WRITER_SETTINGS))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from livedex.database import Connection, connect, prepare
 CHUNKS = """
 insert into livedex.chunk (collection_id, digest, context, text, tsv)
 select %(collection)s, sha256(made.text::bytea), '', made.text, to_tsvector('english', made.text)
-  from (select format('Chunk %%s says that %%s is the number of %%s.', i, i * 7919 %% 104729, md5(i::text)) as text
+  from (select format('Chunk %%s says that %%s is the number of %%s.', i, i::bigint * 7919 %% 104729, md5(i::text)) as text
           from generate_series(1, %(chunks)s::int) i) made"""
 DOCUMENTS = """
 insert into livedex.document (collection_id, document_id, content_version, metadata_version, deleted, event_time, topic,

@@ -30,9 +30,15 @@ OLDEST_PGVECTOR = (0, 8, 0)  # iterative scans
 SOUND_PGVECTOR = (0, 8, 4)  # no index damage under insert and vacuum
 
 # Of a session that holds locks which its successor needs, the progress row's above all: a process that was stopped in the
-# middle must not block another one for ever.
+# middle must not block another one for ever. What a batch looks up is in memory, or soon will be: at Postgres's price of a disk
+# that has to turn, whole tables would be read for a few rows of each of a hundred documents.
 WRITER_SETTINGS: Mapping[str, str] = MappingProxyType(
-    {"idle_in_transaction_session_timeout": "10s", "lock_timeout": "5s", "statement_timeout": "60s"}
+    {
+        "idle_in_transaction_session_timeout": "10s",
+        "lock_timeout": "5s",
+        "statement_timeout": "60s",
+        "random_page_cost": "1.1",
+    }
 )
 
 # Longer than any statement of ours may take: then not the server is slow, but the network swallows what it is asked, or says.

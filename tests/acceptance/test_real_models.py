@@ -78,6 +78,7 @@ def test_each_model_finds_what_its_library_finds(workers: Workers, log: Log, tmp
     _, found["reranked"] = site.evaluate(tmp_path, "--mode", "hybrid", "--rerank")
     _tell(model, site.judged, {"library": library.ndcg, **{name: row["ndcg"] for name, row in found.items()}})
     assert found["vector"]["ndcg"] == pytest.approx(library.ndcg, abs=NEAR)
+    assert found["hybrid"]["ndcg"] >= found["vector"]["ndcg"], "words take nothing away"
     assert found["reranked"]["ndcg"] > found["vector"]["ndcg"]
 
 

@@ -198,9 +198,7 @@ def test_a_grant_to_a_role_that_is_gone(patient: Patient) -> None:
 
 
 def test_a_model_that_is_not_here(patient: Patient) -> None:
-    """The reranker of a collection, and an encoder that is not the one of its vectors."""
-    patient.workers.execute("update livedex.collection set reranker = 'absent/reranker'")
-    assert "absent/reranker" in patient.fails("model")
+    """An encoder that is not the one of the collection's vectors."""
     assert "LIVEDEX_EMBEDDER=hash" in patient.fails("model", LIVEDEX_EMBEDDER="torch")
 
 

@@ -171,8 +171,8 @@ def test_another_content_type_is_refused(served: Served) -> None:
     is_problem(served.client.post("/v1/search", content=b"query=x", headers=headers), 400)
 
 
-def test_what_is_not_there_yet_is_refused(served: Served) -> None:
-    """Rerank comes with a later version, and the answer says so."""
+def test_a_collection_without_a_reranker_is_not_reranked(served: Served) -> None:
+    """The caller is told."""
     is_problem(served.ask(query="x", rerank=True), 400, "rerank")
 
 

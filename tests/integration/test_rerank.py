@@ -1,5 +1,6 @@
 """Reranked searches: a cross-encoder judges the best candidates, in time or not at all."""
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from livedex.encoders.reranker import Reranker, Scores, WordsReranker, too_late
+from livedex.index.app import IndexApp
 from livedex.query import active
 from livedex.query.app import QueryApp
 from support.kafka import Log
@@ -40,6 +42,12 @@ class Slow:
             if time.perf_counter() >= deadline:
                 raise too_late()
         return WordsReranker().scores(query, passages, deadline=float("inf"))
+
+
+def no_numbers(_: Slow, query: str, passages: Sequence[str], *, deadline: float) -> Scores:
+    """What a broken model makes of every passage."""
+    del query, deadline
+    return np.full(len(passages), np.nan, np.float32)
 
 
 @dataclass(slots=True)
@@ -78,7 +86,8 @@ def site(workers: Workers, log: Log, monkeypatch: pytest.MonkeyPatch) -> Iterato
     config = workers.config(topic, model="hash-8", reranker="words", text_config="simple")
     workers.apply(config)
     places = [log.send(topic, {"id": name, "text": text}) for name, text in TEXTS.items()]
-    workers.caught_up_by(config, topic, {0: places[-1].offset + 1})
+    with workers.in_thread(IndexApp(workers.settings(config))):
+        workers.caught_up(topic, {0: places[-1].offset + 1})
     with workers.in_thread(QueryApp(workers.settings(config))) as address:
         yield Site(workers, config, topic, reranker, address)
 
@@ -116,6 +125,15 @@ def test_without_time_the_order_is_that_of_the_search(site: Site) -> None:
     assert [row["document_id"] for row in late.json()["results"]] == plain
 
 
+def test_scores_that_are_no_numbers_give_no_order(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order is that of the search, and the answer says so."""
+    plain = site.names()
+    monkeypatch.setattr(Slow, "scores", no_numbers)
+    answer = site.ask(rerank=True).json()
+    assert answer["degraded"] is True
+    assert [row["document_id"] for row in answer["results"]] == plain
+
+
 def test_a_collection_without_a_reranker_says_so(site: Site) -> None:
     """As a mistake of the caller, with the remedy; once it has none."""
     site.config.write_text(site.config.read_text().replace('reranker = "words"\n', ""))
@@ -142,8 +160,32 @@ def test_the_command_line_reranks(site: Site, monkeypatch: pytest.MonkeyPatch, c
     done = livedex("search", QUESTION, "--mode", "text", "--rerank")
     assert done.code == 0, done.err
     assert "1.0000" in next(line for line in done.out.splitlines() if "answer" in line)
+    assert "not reranked" not in done.err
     with_own = livedex("search", QUESTION, "--rerank", LIVEDEX_HTTP_PORT="1")
     assert (with_own.code, "1.0000" in with_own.out) == (0, True)
+    site.reranker.seconds = 0.5
+    late = livedex("search", QUESTION, "--mode", "text", "--rerank", "--timeout", "0.4")
+    assert (late.code, "not reranked" in late.err) == (0, True)
+
+
+def test_figures_are_not_given_for_what_was_not_reranked(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Those of the search's own order would pass for the reranker's."""
+    monkeypatch.setattr(Slow, "scores", no_numbers)
+    queries, qrels = tmp_path / "queries.jsonl", tmp_path / "qrels.tsv"
+    queries.write_text(json.dumps({"_id": "1", "text": QUESTION}) + "\n")
+    qrels.write_text("query-id\tcorpus-id\tscore\n1\tanswer\t1\n")
+    environment = {
+        "LIVEDEX_CONFIG": str(site.config),
+        "LIVEDEX_KAFKA_BOOTSTRAP_SERVERS": site.workers.stack.kafka_bootstrap_servers,
+        "LIVEDEX_DATABASE_URL": site.workers.database_url,
+        "LIVEDEX_EMBEDDER": "hash",
+        "LIVEDEX_HTTP_PORT": site.address.rpartition(":")[2],
+    }
+    livedex = Terminal(environment, monkeypatch, capsys)
+    done = livedex("evaluate", "--queries", str(queries), "--qrels", str(qrels), "--mode", "text", "--rerank")
+    assert (done.code, "the search for query '1' was not reranked" in done.err) == (3, True)
 
 
 def test_sql_says_where_reranking_is(site: Site) -> None:

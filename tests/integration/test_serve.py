@@ -83,8 +83,8 @@ def test_a_collection_that_comes_later_delays_no_search(workers: Workers) -> Non
 
         assert ask("default").status_code == 200
         add_collection(workers.database_url, "slow", "hash-8")
-        until(lambda: ask("slow").status_code == 503, what="the new collection to be noticed")
         refused = ask("slow")
+        assert refused.status_code == 503, "a new collection is noticed at once"
         assert refused.json()["dependency"] == "embedder"
         assert "collection slow is not ready" in refused.json()["detail"]
         until(lambda: "hash-8" in opener.opened, what="the model to be loaded")

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -108,3 +109,19 @@ def test_an_answer_may_take_longer(address: tuple[str, int]) -> None:
     assert (answer.status_code, answer.text) == (200, "3")
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "server" not in answer.headers
+
+
+def test_a_long_address_may_come_in_pieces(address: tuple[str, int]) -> None:
+    """A question of 8192 characters takes 49 kB where none of them is ASCII; beyond what any takes, a problem says so."""
+    for question, status in (("%D1%84" * 8192, b"404"), ("x" * 2 * http_protocol.LONGEST_HEAD, b"400")):
+        request = f"GET /nothing?q={question} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+        with socket.create_connection(address, timeout=10) as client:
+            for start in range(0, len(request), 10_000):
+                client.sendall(request[start : start + 10_000])
+                if start + 10_000 > http_protocol.LONGEST_HEAD:
+                    break  # the server reads no more, and closes
+                time.sleep(0.01)  # so that it does not come in one read
+            answer = b"".join(iter(lambda: client.recv(65536), b""))
+        assert answer.split(b" ", 2)[1] == status
+    assert b"content-type: application/problem+json" in answer.lower()
+    assert b'"detail": "Invalid HTTP request received."' in answer

@@ -1,13 +1,21 @@
 """Where a model is looked for: a folder, then an installed package, then the hub."""
 
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from huggingface_hub import constants
 
-from livedex.encoders.models import find_model
+from livedex.catalogue import Generation
+from livedex.config import Settings
+from livedex.database import Connection
+from livedex.doctor.model import check_models
+from livedex.encoders.models import digest_of, find_model, find_reranker
 from livedex.errors import ConfigError
+from support.batches import GENERATION
 
 NAME = "tiny-test-model"
 
@@ -95,3 +103,50 @@ def test_a_folder_that_is_no_model_is_not_passed_over(place: Path) -> None:
     make_package(place)
     with pytest.raises(ConfigError, match=rf"the folder {NAME} holds no sentence-transformers model: modules\.json is missing"):
         find_model(NAME)
+
+
+def make_reranker(folder: Path, *architectures: str) -> Path:
+    """As much of a cross-encoder as is looked at."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"architectures": architectures}))
+    return folder
+
+
+def test_a_reranker_is_what_has_learned_to_judge(place: Path) -> None:
+    """A bi-encoder would be given an untrained head, and judge by chance; a model that does not say what it is may be one."""
+    for architectures in (["BertForSequenceClassification"], ["Qwen3ForCausalLM"], []):
+        folder = make_reranker(place / "-".join(["judge", *architectures]), *architectures)
+        assert find_reranker(str(folder)) == folder
+    with pytest.raises(ConfigError, match="is no reranker: its architecture is BertModel, one that ends in"):
+        find_reranker(str(make_reranker(place / "other", "BertModel")))
+    (place / "other" / "config.json").write_text("[]")
+    with pytest.raises(ConfigError, match=r"config\.json is no JSON object"):
+        find_reranker(str(place / "other"))
+    with pytest.raises(ConfigError, match="absent"):
+        find_reranker("absent")
+
+
+def test_the_doctor_looks_for_a_reranker_as_apply_does(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is here is in order, and one that is not is named; with the hash encoder none is loaded."""
+    here = str(make_reranker(place / "judge", "BertForSequenceClassification"))
+    generation = replace(GENERATION, identity=replace(GENERATION.identity, encoder="torch", model="a-model"))
+    found = {1: replace(generation, reranker=here)}
+    monkeypatch.setattr("livedex.catalogue.generations", lambda _: found)
+    monkeypatch.setattr(Generation, "check_files", lambda _: None)
+    nobody = cast("Connection", None)
+    settings = Settings(database_url="postgresql://127.0.0.1/none", embedder="torch")
+    assert check_models(settings, nobody) == "a-model"
+    found[1] = replace(generation, reranker="absent/reranker")
+    with pytest.raises(ConfigError, match="absent/reranker"):
+        check_models(settings, nobody)
+
+
+def test_what_other_libraries_would_load_is_no_part_of_the_model(place: Path) -> None:
+    """The hub's own download leaves it out, and another tool's may not: both are the same model."""
+    folder = make_model(place / "model")
+    before = digest_of(folder)
+    (folder / "tf_model.h5").write_bytes(b"weights")
+    (folder / "rust_model.ot").write_bytes(b"weights")
+    assert digest_of(folder) == before
+    (folder / "model.safetensors").write_bytes(b"weights")
+    assert digest_of(folder) != before

@@ -14,7 +14,7 @@ from livedex.catalogue import Generation
 from livedex.encoders import Encoder, ModelSpec
 from livedex.encoders.hash import HashEncoder
 from livedex.encoders.port import Vectors
-from livedex.errors import SystemicError, TimedOutError, UnavailableError
+from livedex.errors import ConfigError, SystemicError, TimedOutError, UnavailableError
 from livedex.observe import QueryMetrics
 from livedex.query import embedding
 from livedex.query.active import NotLoadedError
@@ -222,6 +222,24 @@ def test_a_text_that_is_refused_fails_alone(made: Fixture) -> None:
         with pytest.raises(UnavailableError):
             answer.result(LONG)
     assert len(made.model.calls) == 2
+
+
+def test_a_vector_that_is_none_is_not_given_out(made: Fixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text that the model makes it of fails, each time anew; its neighbours in the batch do not."""
+    sound = made.model.encode_queries
+
+    def broken(texts: Sequence[str]) -> Vectors:
+        vectors = sound(texts)
+        vectors[[text == "none" for text in texts]] = np.nan
+        return vectors
+
+    monkeypatch.setattr(made.model, "encode_queries", broken)
+    _, none, good = made.ask_behind_a_stuck_one("none", "good")
+    made.model.go_on.set()
+    assert np.isfinite(good.result(LONG)).all()
+    for asked in (none, made.ask("none")):
+        with pytest.raises(ConfigError, match="a number that is none"):
+            asked.result(LONG)
 
 
 def test_a_generation_without_its_model_says_so(made: Fixture) -> None:

@@ -16,7 +16,7 @@ from livedex.config import CollectionSettings, Settings
 from livedex.core.chunking import ChunkingSpec
 from livedex.database import Connection, query
 from livedex.encoders import Encoder, ModelSpec, open_encoder, server_of
-from livedex.encoders.models import RERANKER_MARKS, find_model
+from livedex.encoders.models import find_reranker
 from livedex.encoders.probe import probe, to_bytes
 from livedex.errors import ConfigError
 from livedex.generations import take_alone
@@ -99,7 +99,7 @@ def _open(settings: Settings, name: str, collection: CollectionSettings) -> Enco
             'metric = "cosine" or another storage'
         )
     if collection.reranker and settings.embedder != "hash":
-        find_model(collection.reranker, marks=RERANKER_MARKS)  # who reranks with it loads it; here it is only looked for
+        find_reranker(collection.reranker)  # who reranks with it loads it; here it is only looked for
     encoder = open_encoder(
         settings.embedder,
         ModelSpec(

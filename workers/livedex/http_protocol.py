@@ -1,10 +1,13 @@
 """HTTP/1.1 for clients that do not dawdle: uvicorn waits for ever for a request that was begun and does not end."""
 
 import asyncio
+import json
+from http import HTTPStatus
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+LONGEST_HEAD = 128 * 1024  # bytes: 8192 characters of any script, as an address writes them
 REQUEST_SECONDS = 20.0  # for a whole request, its body included; what is answered may take longer
 
 
@@ -33,6 +36,16 @@ class HastyProtocol(H11Protocol):
         """See asyncio."""
         self._rest()
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """See uvicorn. What is no HTTP is told as every other problem is."""
+        told = {"type": "about:blank", "title": HTTPStatus.BAD_REQUEST.phrase, "status": HTTPStatus.BAD_REQUEST, "detail": msg}
+        body = json.dumps(told).encode()
+        headers = [("content-type", "application/problem+json"), ("content-length", str(len(body))), ("connection", "close")]
+        head = h11.Response(status_code=HTTPStatus.BAD_REQUEST, headers=headers, reason=HTTPStatus.BAD_REQUEST.phrase)
+        for event in (head, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event))
+        self.transport.close()
 
     def _hurry(self) -> None:
         if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):  # it is complete: now the worker has to answer

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from livedex.errors import ConfigError
-from livedex.http_protocol import HastyProtocol
+from livedex.http_protocol import LONGEST_HEAD, HastyProtocol
 from livedex.lifecycle import Health
 
 # of every answer: a browser must not take a document for something else than it is declared as, nor tell where it came from
@@ -71,6 +71,7 @@ class HttpServer:
             uvicorn.Config(
                 app,
                 http=HastyProtocol,
+                h11_max_incomplete_event_size=LONGEST_HEAD,
                 ws="none",
                 headers=HEADERS,
                 log_config=None,

@@ -10,7 +10,7 @@ import typer
 from livedex.cli.asking import Ask, asking
 from livedex.cli.session import data, people, print_json, progress, settings, table
 from livedex.core.quality import DEPTH, Grades, Quality, quality, relevant
-from livedex.errors import UsageError
+from livedex.errors import UnavailableError, UsageError
 from livedex.judgments import read_judgments, read_queries
 
 MODES = ("vector", "text", "hybrid")
@@ -60,9 +60,16 @@ def read_judged(queries: Path, qrels: Path) -> Judged:
 
 
 def measured(ask: Ask, judged: Judged, body: dict[str, Any], step: Callable[[], None] = lambda: None) -> Quality:
-    """The quality of searches as `body` says."""
+    """The quality of searches as `body` says. UnavailableError when one was not reranked that was to be."""
     rankings = {}
     for name, (text, _) in judged.items():
-        rankings[name] = [row["document_id"] for row in ask({**body, "query": text})["results"]]
+        answer = ask({**body, "query": text})
+        if answer["degraded"]:
+            raise UnavailableError(
+                "reranker",
+                f"the search for query {name!r} was not reranked, so that its order is not the reranker's: the log of livedex "
+                "serve says why it does not load the reranker; ask again once it has",
+            )
+        rankings[name] = [row["document_id"] for row in answer["results"]]
         step()
     return quality(rankings, {name: grades for name, (_, grades) in judged.items()}, depth=body["k"])

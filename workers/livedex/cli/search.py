@@ -36,6 +36,8 @@ def search(
     }  # fmt: skip
     with asking(settings()) as ask:
         answer = ask(body)
+    if answer["degraded"]:
+        people.print("not reranked: there was no time for it, or the reranker is not loaded; a longer --timeout may help")
     if as_json:
         print_json(answer)
     elif answer["results"]:

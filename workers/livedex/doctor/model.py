@@ -5,7 +5,7 @@ from livedex.catalogue import Generation
 from livedex.config import Settings
 from livedex.database import Connection
 from livedex.encoders import server_of
-from livedex.encoders.models import find_model
+from livedex.encoders.models import find_reranker
 from livedex.errors import ConfigError
 
 
@@ -14,8 +14,8 @@ def check_models(chosen: Settings, connection: Connection) -> str:
     generations = catalogue.generations(connection).values()
     for generation in generations:
         _check(chosen, generation)
-        if generation.reranker:
-            find_model(generation.reranker)
+        if generation.reranker and chosen.embedder != "hash":
+            find_reranker(generation.reranker)
     return ", ".join(sorted({generation.identity.model for generation in generations})) or "no collection yet"
 
 

@@ -4,6 +4,7 @@ A name of the hub may have a revision behind an @: a branch, a tag or a commit.
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from importlib import metadata
@@ -12,10 +13,12 @@ from pathlib import Path
 from livedex.errors import ConfigError
 
 _MARKS = ("modules.json", "config_sentence_transformers.json")  # what a sentence-transformers folder has, a bi-encoder's
-RERANKER_MARKS = ("config.json",)  # what a cross-encoder's has
+_CONFIG = "config.json"  # what a cross-encoder's has
+_JUDGES = ("ForSequenceClassification", "ForCausalLM")  # architectures that have learned to judge end so
 _NO_PART_OF_THE_MODEL = {".git", ".cache", "onnx", "openvino", "__pycache__"}
-_NOT_NEEDED = ["onnx/*", "openvino/*", "*.h5", "*.ot", "*.msgpack"]  # of what the hub has
-_NO_PART_ENDINGS = {".md", ".py", ".pyc", ".gitattributes"}
+_OTHER_WEIGHTS = (".h5", ".ot", ".msgpack")  # the same, for other libraries
+_NOT_NEEDED = ["onnx/*", "openvino/*", *(f"*{ending}" for ending in _OTHER_WEIGHTS)]  # of what the hub has
+_NO_PART_ENDINGS = {".md", ".py", ".pyc", ".gitattributes", *_OTHER_WEIGHTS}
 
 
 def find_model(name: str, *, marks: Sequence[str] = _MARKS) -> Path:
@@ -27,6 +30,23 @@ def find_model(name: str, *, marks: Sequence[str] = _MARKS) -> Path:
         return folder
     packaged = None if "@" in name else _in_packages(name, marks)  # a package has one revision, whatever its name
     return packaged or _from_hub(name)
+
+
+def find_reranker(name: str) -> Path:
+    """The folder of the cross-encoder `name`; ConfigError where it is none, or not there. A bi-encoder would be given a head
+    that was never trained, and judge by chance.
+    """
+    folder = find_model(name, marks=(_CONFIG,))
+    try:
+        architectures = json.loads((folder / _CONFIG).read_text(encoding="utf-8")).get("architectures") or []
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigError(f"the folder {folder} holds no reranker: {_CONFIG} is no JSON object ({error})") from error
+    if architectures and not any(str(each).endswith(_JUDGES) for each in architectures):
+        raise ConfigError(
+            f"the model {name!r} is no reranker: its architecture is {', '.join(map(str, architectures))}, one that ends in "
+            f"{' or '.join(_JUDGES)} was expected. Name a cross-encoder"
+        )
+    return folder
 
 
 def digest_of(folder: Path) -> str:

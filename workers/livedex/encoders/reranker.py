@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livedex.config import EmbedderName
-from livedex.encoders.models import RERANKER_MARKS, find_model
+from livedex.encoders.models import find_reranker
 from livedex.errors import ConfigError, TimedOutError
 from livedex.observe import logger
 
@@ -39,7 +39,7 @@ def open_reranker(embedder: EmbedderName, name: str) -> Reranker:
     """Load the cross-encoder `name` by the adapter that the embedder says. Seconds. ConfigError when it cannot be had."""
     if embedder == "hash":
         return WordsReranker()
-    folder = find_model(name, marks=RERANKER_MARKS)
+    folder = find_reranker(name)
     if embedder == "openvino" or (embedder in ("auto", "http") and find_spec("openvino")):
         from livedex.encoders.openvino_reranker import OpenVinoReranker
 

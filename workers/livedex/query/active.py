@@ -51,8 +51,10 @@ class Encoders:
         self._seen_at = -inf
 
     def generation(self, collection: str, *, timeout: float) -> Generation | None:
-        """The active generation of a collection, at most CATALOGUE_AGE old; None when there is no such collection."""
-        if time.monotonic() - self._seen_at > CATALOGUE_AGE:
+        """The active generation of a collection, at most CATALOGUE_AGE old; None when there is no such collection. One that is
+        not known is looked for: it may have been made just now.
+        """
+        if collection not in self._generations or time.monotonic() - self._seen_at > CATALOGUE_AGE:
             self.refresh(timeout=timeout)
         return self._generations.get(collection)
 

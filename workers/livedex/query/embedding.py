@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from livedex.catalogue import Generation
 from livedex.encoders import Encoder
-from livedex.errors import TimedOutError, UnavailableError
+from livedex.errors import ConfigError, TimedOutError, UnavailableError
 from livedex.observe import QueryMetrics
 
 Vector = NDArray[np.float32]
@@ -209,6 +209,11 @@ class QueryEmbedder:
             self._told(error)
             raise
         self._told(None)
+        if not np.isfinite(made).all():  # neither searched for nor kept
+            raise ConfigError(
+                f"the model {generation.identity.model!r} gave a vector with a number that is none: try "
+                "LIVEDEX_EMBEDDER=torch, or another model"
+            )
         return made
 
     def probe(self, generation: Generation) -> None:

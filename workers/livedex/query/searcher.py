@@ -212,6 +212,9 @@ class Searcher:
         except Exception as error:  # noqa: BLE001 - whatever the model makes of a passage, the rows are there
             _log.error("query.rerank_failed", collection=generation.collection, error=type(error).__name__)
             return rows[: search.k], True
+        if not np.isfinite(scores).all():  # no order comes of them
+            _log.error("query.rerank_failed", collection=generation.collection, error="a score is no number")
+            return rows[: search.k], True
         order = sorted(range(len(judged)), key=lambda number: -scores[number])  # stable: ties as they were
         best = [{**judged[number], "score": float(scores[number])} for number in order]
         lowest = best[-1]["score"]

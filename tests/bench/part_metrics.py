@@ -22,7 +22,9 @@ from support.workers import Process, Workers
 PART = "metrics"
 TURNS = 9
 EVENTS = 10_000  # a turn and worker: some five seconds
-SCRAPE_EVERY = 1.0  # seconds: Prometheus does so every 15
+SCRAPE_EVERY = 1.0  # seconds, so that each turn has some
+PROMETHEUS = 15.0  # seconds: how often Prometheus scrapes
+SCRAPES = 100  # that are timed
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +38,12 @@ class Turn:
 class Side:
     """A worker on a topic and a database of its own."""
 
-    def __init__(self, workers: Workers, log: Log, module: str) -> None:
+    def __init__(self, workers: Workers, log: Log, module: str, **environment: str) -> None:
         self._workers, self._log, self._topic = workers, log, log.topic()
         config = workers.config(self._topic)
         workers.apply(config)
         workers.execute("update livedex.generation set index_method = 'none'")  # an index build would come in between
-        self.process = workers.start("index", config, module=module)
+        self.process = workers.start("index", config, wait=True, module=module, **environment)
         self._used = psutil.Process(self.process.popen.pid)
 
     def turn(self, numbers: Iterator[int]) -> Turn:
@@ -52,6 +54,14 @@ class Side:
         started = time.perf_counter()
         self._workers.caught_up(self._topic, {0: end})
         return Turn(time.perf_counter() - started, self._cpu() - before)
+
+    def scrape(self) -> float:
+        """Seconds of a processor that a scrape takes."""
+        with httpx.Client(trust_env=False) as client:
+            before = self._cpu()
+            for _ in range(SCRAPES):
+                client.get(f"{self.process.address}/metrics").raise_for_status()
+            return (self._cpu() - before) / SCRAPES
 
     def _cpu(self) -> float:
         times = self._used.cpu_times()
@@ -78,7 +88,27 @@ def measure(scene: Scene) -> Iterator[Figure]:
         unit="%", aim=98,
         detail=f"median of {len(ratios)} turns, {min(ratios):.0%} to {max(ratios):.0%}; "
         f"{EVENTS / statistics.median(turn[on].wall for turn in turns):.0f} events/s; "
-        f"processor time of the worker {cpu[on]:.3f} against {cpu[off]:.3f} ms an event",
+        f"processor time of the worker {cpu[on]:.3f} against {cpu[off]:.3f} ms an event; two workers that both count differ as "
+        "much from turn to turn, so that the next figure says more",
+    )  # fmt: skip
+    yield from _clocked(scene)
+
+
+def _clocked(scene: Scene) -> Iterator[Figure]:
+    """What goes into updates, by the clock of the threads that make them, and into a scrape, by that of the worker."""
+    told = scene.folder / "clock"
+    numbers = count()
+    with scene.database() as workers:
+        side = Side(workers, scene.log, "bench.clocked", BENCH_CLOCK=str(told))
+        cpu = sum(side.turn(numbers).cpu for _ in range(scene.rounds(TURNS)))
+        scrape = side.scrape()
+        assert side.process.stop() == 0
+    spent, events = float(told.read_text()), next(numbers)
+    yield Figure(
+        part=PART, name="processor time of the worker that goes into its metrics, with a scrape every 15 s",
+        value=100 * (spent / cpu + scrape / PROMETHEUS), unit="%", aim=2, better="less",
+        detail=f"at most: {1e6 * spent / events:.1f} of {1e6 * cpu / events:.0f} \N{MICRO SIGN}s an event, with the clock; "
+        f"a scrape {1000 * scrape:.1f} ms",
     )  # fmt: skip
 
 

@@ -75,7 +75,7 @@ def test_35_an_older_livedex_in_the_group(world: World, older: Path, empty_datab
     with connect(empty_database_url) as connection:
         migrate.migrate(connection, migrate.load(older / "migrations"))
     addresses = Addresses(kafka_bootstrap_servers=world.direct.kafka_bootstrap_servers, database_url=empty_database_url)
-    with Arena(replace(world, direct=addresses, seen=addresses), nursery=nursery) as arena:
+    with Arena(replace(world, direct=addresses, seen=addresses), nursery=nursery, applied_by=older / "workers") as arena:
 
         def of_the_older() -> Process:
             worker = arena.workers.start("index", arena.config, PYTHONPATH=str(older / "workers"))

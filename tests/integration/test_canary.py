@@ -636,11 +636,20 @@ def test_topics_have_their_turns_one_after_the_other(partitions: dict[str, int],
 
 
 def test_a_probe_knows_itself_and_who_replaced_it() -> None:
-    """By the document of its place with its own moment or a later one."""
+    """By the document of its place with its own moment or a later one, or by a later place in a log that orders."""
     probe = Probe.made("command", 3, now=1_000.5, chance=0xFEDCBA9876543210)
     assert (probe.document_id, probe.sent) == (f"{CANARY_PREFIX}command/3", 1_000_500_000)
     assert probe.text == "livedexcanaryponmlkjihgfedcba"
-    assert probe.seen_in([("other", {"sent": probe.sent}), (probe.document_id, {"sent": probe.sent})])
-    assert probe.seen_in([(probe.document_id, {"sent": probe.sent + 1})])
-    for metadata in ({"sent": probe.sent - 1}, {}, {"sent": "later"}, {"sent": True}):
-        assert not probe.seen_in([(probe.document_id, metadata)])
+
+    def seen(document_id: str, version: int, **metadata: object) -> bool:
+        return probe.seen_in([("other", {"sent": probe.sent}, 7), (document_id, metadata, version)], offset=7)
+
+    own = probe.document_id
+    assert seen(own, 7, sent=probe.sent)
+    assert seen(own, 8, sent=probe.sent + 1)
+    assert seen(own, 8, sent=probe.sent - 1), "made before, and published behind"
+    assert not seen(own, 6, sent=probe.sent - 1)
+    assert not seen(own, probe.sent - 1, sent=probe.sent - 1), "its version is no offset"
+    for metadata in ({}, {"sent": "later"}, {"sent": True}):
+        assert not seen(own, 8, **metadata)
+    assert not seen("another", 8, sent=probe.sent)

@@ -73,7 +73,7 @@ def test_a_writer_has_limits_and_a_reader_has_none(database_url: str) -> None:
             found.append(
                 [connection.execute(sql.SQL("show {}").format(sql.Identifier(name))).fetchone() for name in WRITER_SETTINGS]
             )
-    assert found == [[("10s",), ("5s",), ("1min",)], [("0",), ("0",), ("0",)]]
+    assert found == [[("10s",), ("5s",), ("1min",), ("1.1",)], [("0",), ("0",), ("0",), ("4",)]]
 
 
 def test_a_writer_that_was_stopped_in_a_transaction_gives_its_locks_back(database_url: str) -> None:

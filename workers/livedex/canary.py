@@ -191,7 +191,8 @@ class Canary:
             probe.text, url=self._url, token=read_token(self._token_file), k=K, collection=sent.collection, after=sent.token,
             timeout=timeout, http=self._http,
         )  # fmt: skip
-        return probe.seen_in((hit.document_id, hit.metadata) for hit in hits)
+        assert sent.place is not None
+        return probe.seen_in(((hit.document_id, hit.metadata, hit.version) for hit in hits), sent.place.offset)
 
     def _deleted(self, probe: Probe, sent: _Sent, timeout: float) -> bool:
         """Whether the log says so; who may not read it does not know."""

@@ -47,15 +47,17 @@ class Arena:
     """Use it as a context; `verify` is for the end, when everything is at rest. `client` are options of Kafka's clients.
 
     `without` takes protections away from all workers, as in `sabotage`: the verdict must then be an AssertionError. Where it
-    `collects`, chunks that no document has are deleted within seconds, under the load.
+    `collects`, chunks that no document has are deleted within seconds, under the load. `applied_by` is the folder of another
+    livedex, which the database is set up with.
     """
 
     def __init__(
         self, world: World, *, topics: int = 1, partitions: int = 3, versions: str = "log", documents: int = 30,
         mix: Mix | None = None, nursery: Nursery | None = None, without: Sequence[str] = (), collects: bool = False,
-        **client: Any,
+        applied_by: Path | None = None, **client: Any,
     ) -> None:  # fmt: skip
         self.world = world
+        self._applied_by = applied_by
         self.versions = versions
         self.choose = random.Random(world.seed)
         self.oplog = OpLog(world.folder / "operations.jsonl")
@@ -82,11 +84,17 @@ class Arena:
         topics, partitions = self._shape
         self.topics = [self.log.topic(partitions) for _ in range(topics)]
         self.config = self.settings_file()
-        with self.connect() as connection:  # in this process: a command takes two seconds
-            provisioning.run(provisioning.plan(self.workers.settings(self.config), connection, topics=False))
+        self._apply()
         self.reader = Reader(self.connect, self.oplog, seed=self.world.seed).start()
         self.oplog.note("arena", "began", seed=self.world.seed, topics=self.topics)
         return self
+
+    def _apply(self) -> None:
+        if self._applied_by is not None:
+            self.workers.apply(self.config, PYTHONPATH=str(self._applied_by))
+            return
+        with self.connect() as connection:  # in this process: a command takes two seconds
+            provisioning.run(provisioning.plan(self.workers.settings(self.config), connection, topics=False))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for load in self.loads:

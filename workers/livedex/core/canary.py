@@ -51,12 +51,17 @@ class Probe:
         """The fields of its event beside id and text."""
         return {"version": self.sent, "format": "text", "metadata": {"sent": self.sent}}
 
-    def seen_in(self, found: Iterable[tuple[str, Mapping[str, Any]]]) -> bool:
-        """Whether this probe, or a later one that replaced it, is among these document ids with their metadata."""
-        return any(
-            document_id == self.document_id and type(metadata.get("sent")) is int and metadata["sent"] >= self.sent
-            for document_id, metadata in found
-        )
+    def seen_in(self, found: Iterable[tuple[str, Mapping[str, Any], int]], offset: int) -> bool:
+        """Whether this probe, which was published at `offset`, or one that replaced it, is among these document ids with their
+        metadata and versions. Where the log orders, one that was made earlier may have come later.
+        """
+        for document_id, metadata, version in found:
+            sent = metadata.get("sent")
+            if document_id == self.document_id and type(sent) is int:
+                by_log = version != sent  # else the version is the canary's own
+                if sent >= self.sent or (by_log and version > offset):
+                    return True
+        return False
 
 
 def turn(number: int, topics: Collection[str]) -> tuple[str, int]:

@@ -104,6 +104,7 @@ def test_what_changes_while_the_model_runs_is_noticed(
     assert desk.workers.rows(TEXTS) == [("a", "The old text.")]
 
 
+@pytest.mark.accept
 def test_replays_beside_a_worker_that_updates_the_same_documents(desk: Desk) -> None:
     """While a worker applies newer events of the documents, replays of their older ones end in the fold of the whole log."""
     names = [str(number) for number in range(8)]

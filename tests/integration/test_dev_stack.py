@@ -133,6 +133,7 @@ def test_up_heals_what_ends_while_it_looks(stack: Stack) -> None:
     assert pids(stack)[1] != before
 
 
+@pytest.mark.accept
 @pytest.mark.parametrize("name", ["kafka", "postgres"])
 def test_each_server_is_controlled_on_its_own(stack: Stack, name: str) -> None:
     """The fault suite kills and starts one server; the other goes on."""

@@ -253,6 +253,7 @@ def test_of_two_events_of_a_document_the_one_that_is_refused_is_at_fault(index: 
     assert index.workers.rows('select "offset", reason from livedex.dead_letter') == [(end - 1, "storing-failed")]
 
 
+@pytest.mark.accept
 def test_a_moment_without_memory_makes_no_dead_letter(index: Index) -> None:
     """A model's library says in its own way that it has none, for a single record and for a few words alike."""
 
@@ -268,6 +269,7 @@ def test_a_moment_without_memory_makes_no_dead_letter(index: Index) -> None:
     assert index.documents() == {"good 0"}
 
 
+@pytest.mark.accept
 def test_documents_that_no_memory_is_enough_for_are_found_one_after_another(index: Index) -> None:
     """Each is tried a few times, while there is memory for a few words; three of them take three times as long as one."""
 

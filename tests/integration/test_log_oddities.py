@@ -60,6 +60,7 @@ class Raw(str):
         return b"\xff\xfe"
 
 
+@pytest.mark.accept
 def test_a_batch_that_cannot_be_taken_apart_is_one_dead_letter(workers: Workers, log: Log) -> None:
     """A header's name that is no UTF-8 makes the client fail on its batch: that is kept as a dead letter with its bytes, what
     stands before and behind it is applied, and another partition never waits.

@@ -222,6 +222,7 @@ def test_a_stop_cancels_a_build(
         until(lambda: indexes() == READY, what="the index")
 
 
+@pytest.mark.accept
 def test_a_worker_ends_in_time_while_it_builds(workers: Workers, log: Log) -> None:
     """SIGTERM during a build ends the process with 0 within ten seconds."""
     topic = log.topic()

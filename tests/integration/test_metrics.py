@@ -1,6 +1,7 @@
 """Metrics of both workers: all that is promised is there, and says what the servers themselves say."""
 
 import httpx
+import pytest
 from kafka import TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from prometheus_client.parser import text_string_to_metric_families
@@ -79,6 +80,7 @@ def test_all_that_is_promised_is_there(workers: Workers, log: Log) -> None:
     assert metrics.value("livedex_active_generation", collection="default") == 1
 
 
+@pytest.mark.accept
 def test_what_the_broker_still_keeps(workers: Workers, log: Log, kafka_settings: KafkaSettings) -> None:
     """The distance between the log's start and the progress shrinks when the broker deletes; the time after which it does is
     told for topics where it deletes, as it is changed, and for no others.
@@ -111,6 +113,7 @@ def retained(worker: Process) -> str:
     return "".join(line for line in worker.metrics().text.splitlines() if line.startswith("livedex_retention_seconds{"))
 
 
+@pytest.mark.accept
 def test_several_processes_on_a_host(workers: Workers, log: Log) -> None:
     """Two index workers and a query worker beside each other each tell of their own work, and together of all of it once."""
     topic = log.topic(partitions=4)

@@ -74,6 +74,7 @@ def test_an_alert_goes_all_the_way(level: tuple[Gauge, str], tmp_path: Path) -> 
                 prometheus.query("sum(")
 
 
+@pytest.mark.accept
 def test_a_configuration_can_be_changed(level: tuple[Gauge, str], tmp_path: Path) -> None:
     """Targets that a new configuration names are scraped after a reload."""
     _, address = level

@@ -77,6 +77,7 @@ def reset(workers: Workers, config: Path, topic: str, *options: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.accept
 def test_retention_beyond_the_progress_stops_the_source(workers: Workers, log: Log, admin: KafkaAdminClient) -> None:
     """When the log lost events that were not applied yet, the source stops and grows stale; after a reset the index is the fold
     of what the log has.
@@ -201,6 +202,7 @@ def test_partitions_added_are_read_where_producers_count(workers: Workers, log: 
     assert worker.stop() == 0
 
 
+@pytest.mark.accept
 def test_a_reset_with_versions_from_the_source(workers: Workers, log: Log, admin: KafkaAdminClient) -> None:
     """Read again with the same versions, the log embeds nothing; with versions that restarted, lower numbers win."""
     topic = log.topic(1)

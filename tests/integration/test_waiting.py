@@ -129,6 +129,7 @@ def test_a_crash_of_the_broker_loses_nothing(own_stack: Stack, crashing: tuple[W
     assert index.stop() == 0
 
 
+@pytest.mark.accept
 def test_sigterm_during_a_backlog_loses_nothing(crashing: tuple[Workers, Log, str, Path]) -> None:
     """A worker that is told to stop in the middle of a backlog ends with 0 in time, and the next one completes the work."""
     workers, log, topic, config = crashing

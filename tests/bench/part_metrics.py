@@ -101,9 +101,8 @@ def _clocked(scene: Scene) -> Iterator[Figure]:
     with scene.database() as workers:
         side = Side(workers, scene.log, "bench.clocked", BENCH_CLOCK=str(told))
         cpu = sum(side.turn(numbers).cpu for _ in range(scene.rounds(TURNS)))
-        scrape = side.scrape()
-        assert side.process.stop() == 0
-    spent, events = float(told.read_text()), next(numbers)
+        scrape = side.scrape()  # longer than TOLD_EVERY
+        spent, events = float(told.read_text()), next(numbers)
     yield Figure(
         part=PART, name="processor time of the worker that goes into its metrics, with a scrape every 15 s",
         value=100 * (spent / cpu + scrape / PROMETHEUS), unit="%", aim=2, better="less",

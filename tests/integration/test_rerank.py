@@ -60,6 +60,17 @@ class Site:
     reranker: Slow
     address: str
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of a command whose searches the worker answers."""
+        return {
+            "LIVEDEX_CONFIG": str(self.config),
+            "LIVEDEX_KAFKA_BOOTSTRAP_SERVERS": self.workers.stack.kafka_bootstrap_servers,
+            "LIVEDEX_DATABASE_URL": self.workers.database_url,
+            "LIVEDEX_EMBEDDER": "hash",
+            "LIVEDEX_HTTP_PORT": self.address.rpartition(":")[2],
+        }
+
     def ask(self, **body: Any) -> httpx.Response:
         """A search by words for QUESTION, unless told otherwise."""
         asked = {"query": QUESTION, "mode": "text", "k": 4, **body}
@@ -148,15 +159,7 @@ def test_a_collection_without_a_reranker_says_so(site: Site) -> None:
 
 def test_the_command_line_reranks(site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Through the worker."""
-    environment = {
-        "LIVEDEX_CONFIG": str(site.config),
-        "LIVEDEX_KAFKA_BOOTSTRAP_SERVERS": site.workers.stack.kafka_bootstrap_servers,
-        "LIVEDEX_DATABASE_URL": site.workers.database_url,
-        "LIVEDEX_EMBEDDER": "hash",
-        "LIVEDEX_HTTP_PORT": site.address.rpartition(":")[2],
-        "COLUMNS": "200",
-    }
-    livedex = Terminal(environment, monkeypatch, capsys)
+    livedex = Terminal({**site.environment, "COLUMNS": "200"}, monkeypatch, capsys)
     done = livedex("search", QUESTION, "--mode", "text", "--rerank")
     assert done.code == 0, done.err
     assert "1.0000" in next(line for line in done.out.splitlines() if "answer" in line)
@@ -176,14 +179,7 @@ def test_figures_are_not_given_for_what_was_not_reranked(
     queries, qrels = tmp_path / "queries.jsonl", tmp_path / "qrels.tsv"
     queries.write_text(json.dumps({"_id": "1", "text": QUESTION}) + "\n")
     qrels.write_text("query-id\tcorpus-id\tscore\n1\tanswer\t1\n")
-    environment = {
-        "LIVEDEX_CONFIG": str(site.config),
-        "LIVEDEX_KAFKA_BOOTSTRAP_SERVERS": site.workers.stack.kafka_bootstrap_servers,
-        "LIVEDEX_DATABASE_URL": site.workers.database_url,
-        "LIVEDEX_EMBEDDER": "hash",
-        "LIVEDEX_HTTP_PORT": site.address.rpartition(":")[2],
-    }
-    livedex = Terminal(environment, monkeypatch, capsys)
+    livedex = Terminal(site.environment, monkeypatch, capsys)
     done = livedex("evaluate", "--queries", str(queries), "--qrels", str(qrels), "--mode", "text", "--rerank")
     assert (done.code, "the search for query '1' was not reranked" in done.err) == (3, True)
 

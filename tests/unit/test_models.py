@@ -127,7 +127,7 @@ def test_a_reranker_is_what_has_learned_to_judge(place: Path) -> None:
 
 
 def test_the_doctor_looks_for_a_reranker_as_apply_does(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is here is in order, and one that is not is named; with the hash encoder none is loaded."""
+    """One that is here is in order, and one that is not is named."""
     here = str(make_reranker(place / "judge", "BertForSequenceClassification"))
     generation = replace(GENERATION, identity=replace(GENERATION.identity, encoder="torch", model="a-model"))
     found = {1: replace(generation, reranker=here)}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from livedex.core.record import Record
+from livedex.index.batch import BATCH_RECORDS
 from support.faults import checks, vitals
 from support.faults.arena import Arena
 from support.faults.encoder import Behaviour
@@ -122,7 +123,7 @@ def test_the_seek_is_missed(judge: Judge) -> None:
     """Without the seek to the stored progress a worker reads on from where Kafka thinks that it was."""
 
     def unreported(arena: Arena) -> None:
-        arena.load(400).finish()
+        arena.load(2 * BATCH_RECORDS + 200).finish()  # three batches, however many are joined
         arena.killed_itself(arena.worker(at=["applied:3=kill"], wait=False))
         assert arena.applied() > 0, "it must die with batches applied"
         arena.worker()

@@ -131,6 +131,7 @@ def ask(page: Page, text: str) -> None:
 
 def choose(page: Page, field: str, downs: int = 1) -> None:
     """Choose in a list by keyboard, as the browser counts it: an option so many below."""
+    expect(page.locator(field)).to_be_visible()  # a list is hidden until its options are known
     page.focus(field)
     for _ in range(abs(downs)):
         page.keyboard.press("ArrowDown" if downs > 0 else "ArrowUp")

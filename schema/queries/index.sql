@@ -86,6 +86,13 @@ select s.digest, c.chunk_key
  cross join lateral (select chunk_key from livedex.chunk
                       where collection_id = %(collection_id)s and digest = s.digest offset 0) c
 
+-- name: hold_staged
+-- Chunks that were staged for a batch which takes its time begin their grace anew. Who has one locked forgets or deletes it.
+update livedex.chunk_orphan
+   set since = now()
+ where chunk_key in (select chunk_key from livedex.chunk_orphan
+                      where chunk_key = any(%(keys)s::bigint[]) order by chunk_key for update skip locked)
+
 -- name: share_collection
 -- Until the transaction ends, no `livedex apply` replaces the generation; see keep_collection.
 select pg_advisory_xact_lock_shared(%(key)s, %(collection_id)s)

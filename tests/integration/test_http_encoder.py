@@ -13,6 +13,7 @@ from typing import cast
 import httpx
 import numpy as np
 import pytest
+from fastapi.responses import JSONResponse
 
 from livedex import apply
 from livedex.catalogue import Generation
@@ -152,12 +153,58 @@ def test_retry_after_is_read_as_seconds_or_as_a_date(said: str, seconds: float |
 
 
 def test_a_text_that_the_server_refuses_is_at_fault_itself(told: EmbeddingServer) -> None:
-    """It is not asked again, and no dependency is down."""
+    """It is found among others and not asked again, no dependency is down, and the others are embedded."""
     encoder = opened(told)
     told.mark = "number 2 "
-    with pytest.raises(InputRefusedError, match=r"answers 422 to .*/embed: told"):
+    for _ in range(2):
+        with pytest.raises(InputRefusedError, match=r"answers 422 to .*/embed: told"):
+            encoder.encode_documents(TEXTS[:4])
+        assert told.refusals == 4, "all, half of them, half of these, and the text"
+    assert np.allclose(encoder.encode_documents(TEXTS[3:20]), EXPECTED[3:20], atol=1e-6)
+
+
+def test_a_server_that_takes_fewer_texts_than_asked_gets_fewer() -> None:
+    """Where it does not say how many it takes, too many are no fault of any text; of queries that come together neither."""
+    server = EmbeddingServer()
+    with server.running(server.openai(), "/v1"):
+        server.batch = 10
+        encoder = opened(server)
+        assert np.allclose(encoder.encode_documents(TEXTS), EXPECTED, atol=1e-6)
+        embedder = QueryEmbedder(cast("Loaded", SimpleNamespace(encoder=lambda _: encoder)), QueryMetrics())
+        made = cast("Generation", SimpleNamespace(generation_id=1, identity=encoder.identity))
+        found = embedder.vectors(made, TEXTS, deadline=time.perf_counter() + 30)
+        assert np.allclose(found, EXPECTED, atol=1e-6)
+
+
+def test_a_server_that_takes_no_text_at_all_is_the_operators(told: EmbeddingServer) -> None:
+    """No text is blamed for it."""
+    encoder = opened(told)
+    told.status = 422
+    with pytest.raises(SystemicError, match=r"takes no text: .* answers 422"):
         encoder.encode_documents(TEXTS[:3])
-    assert told.refusals == 1
+
+
+@pytest.mark.parametrize("indices", [[0, 0, 2, 3], [None, 1, 2, 3]])
+def test_a_server_that_does_not_number_its_vectors_is_refused(
+    indices: list[int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody guesses which vector is of which text, and no text is blamed."""
+    server = EmbeddingServer()
+    with server.running(server.openai(), "/v1"):
+        encoder = opened(server)
+        told = [{"index": index, "embedding": [0.0] * EXPECTED.shape[1]} for index in indices]
+        monkeypatch.setattr(Conversation, "post", lambda *_, **__: {"data": told})
+        with pytest.raises(SystemicError, match="does not say which vector is of which text"):
+            encoder.encode_documents(TEXTS[:3])
+
+
+def test_a_server_that_says_at_once_is_not_asked_without_end(told: EmbeddingServer) -> None:
+    """Retry-After: 0, or a date in the past by its clock, is no leave to ask as fast as it refuses."""
+    encoder = opened(told, patience=1.0)
+    told.status, told.retry_after = 429, "0"
+    with pytest.raises(UnavailableError, match="status 429"):
+        encoder.encode_documents(TEXTS[:3])
+    assert told.refusals < 10
 
 
 @pytest.mark.parametrize("status", [424, 500])
@@ -261,12 +308,26 @@ def test_tokens_are_counted_by_several_requests_at_a_time(told: EmbeddingServer)
     assert time.monotonic() - begun < 10  # of 19
 
 
-def test_a_server_that_changes_its_model_is_noticed_at_once(told: EmbeddingServer) -> None:
-    """Before a vector of the other model is given to anybody."""
-    encoder = opened(told)
-    told.encoder = HashEncoder(ModelSpec(model=MODEL, document_prompt="another model"))
+def test_a_server_that_changes_its_model_is_noticed_at_once(told: EmbeddingServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a vector of the other model is given to anybody, of a document or of a query, by whatever request."""
+    encoder = opened(told, concurrency=1)
+    own, other = told.encoder, HashEncoder(ModelSpec(model=MODEL, document_prompt="another model"))
+    told.encoder = other
     with pytest.raises(SystemicError, match="gives other vectors than when this worker opened it"):
         encoder.encode_documents(TEXTS[:3])
+    with pytest.raises(SystemicError, match="gives other vectors than when this worker opened it"):
+        encoder.encode_queries(TEXTS[:1])
+    told.encoder = own
+    answer = told.embed
+
+    def later(texts: list[str], authorization: str | None) -> JSONResponse | list[list[float]]:
+        found = answer(texts, authorization)
+        told.encoder = other
+        return found
+
+    monkeypatch.setattr(told, "embed", later)
+    with pytest.raises(SystemicError, match="gives other vectors than when this worker opened it"):
+        encoder.encode_documents(TEXTS)
 
 
 def test_a_wrong_token_is_the_operators(told: EmbeddingServer, tmp_path: Path) -> None:

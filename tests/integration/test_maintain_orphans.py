@@ -179,6 +179,22 @@ def test_what_is_staged_survives_the_sweep_that_sees_it_first(bench: Bench) -> N
     assert bench.one(ORPHANS) == 0
 
 
+def test_what_is_staged_for_a_batch_that_takes_its_time_is_held(bench: Bench) -> None:
+    """Its grace begins anew each time that it is told, so that a batch may take longer than the grace; what nobody holds
+    goes.
+    """
+    bench.grace("1 minute")
+    bench.stage(0, "A text of nobody.")
+    plan, keys = bench.stage(0, "A text.")
+    assert bench.sweep() == 0
+    for _ in range(2):
+        bench.connection.execute("update livedex.chunk_orphan set since = since - interval '59 s'")
+        bench.store.hold(keys)
+    assert bench.sweep() == 1
+    bench.apply(0, plan, keys)
+    assert bench.connection.execute("select text from livedex.chunks").fetchall() == [("A text.",)]
+
+
 def test_what_a_canary_left_goes_before_the_grace_of_users_chunks(bench: Bench) -> None:
     """Its orphan is kept for the least grace only, as nothing like it comes again; a user's stays, and what is mapped."""
     bench.grace("1 day")

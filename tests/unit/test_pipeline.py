@@ -9,7 +9,8 @@ from typing import cast
 import numpy as np
 import pytest
 
-from livedex.index.applying import Claim, merged
+from livedex.core.upkeep import HOLD_EVERY
+from livedex.index.applying import Claim, Keys, merged
 from livedex.index.batch import BATCH_BYTES, Applied, Batch, Dropped, End, Work
 from livedex.index.pipeline import Ownership, Pipeline
 from livedex.index.spans import Spans
@@ -32,6 +33,7 @@ class Steps:
         self.at: dict[tuple[str, int], Callable[[], object]] = {}
         self.slices = 1  # in which each batch is embedded
         self.lookups: list[set[bytes]] = []  # of which chunks each applied batch has keys
+        self.held: list[set[int]] = []  # keys that the collector was kept from
 
     def step(self, name: str, work: Work) -> Work:
         """Do what was asked for, then note it."""
@@ -57,6 +59,10 @@ class Steps:
         made = {digest: int(digest) for digest in work.vectors}
         return replace(self.step("stage", work), keys=merged(work.keys, {1: made}), vectors={})
 
+    def hold(self, keys: Keys) -> None:
+        """See Stages."""
+        self.held.append(set(keys.get(1, {}).values()))
+
     def apply(self, work: Work) -> Applied:
         """See Stages."""
         self.step("apply", work)
@@ -75,7 +81,9 @@ class Run:
         self.steps = Steps()
         self.ownership = Ownership()
         self.metrics = IndexMetrics()
-        self.pipeline = Pipeline(cast("Stages", self.steps), self.ownership, Spans(OFF, self.metrics, "group"))
+        self.now = 0.0
+        spans = Spans(OFF, self.metrics, "group")
+        self.pipeline = Pipeline(cast("Stages", self.steps), self.ownership, spans, clock=lambda: self.now)
         self.ends: list[End] = []
 
     def submit(self, claim: Claim, offset: int) -> Batch:
@@ -83,6 +91,10 @@ class Run:
         batch = batch_of(claim, offset)
         self.pipeline.submit(batch)
         return batch
+
+    def pass_by(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
 
     def until_ended(self, count: int) -> list[End]:
         """All ends, once there are so many."""
@@ -320,6 +332,36 @@ def test_a_lost_partition_stops_between_two_slices(run: Run) -> None:
     (end,) = run.until_ended(1)
     assert (isinstance(end, Dropped), end.error if isinstance(end, Dropped) else end) == (True, None)
     assert third == []
+
+
+def test_what_is_staged_of_a_batch_in_work_is_held(run: Run) -> None:
+    """From time to time, and not at each slice, the collector is kept from all that is staged by then."""
+    claim = claim_of(0)
+    run.ownership.take(claim)
+    run.steps.slices = 6
+    run.steps.at["slice 3", 1] = lambda: run.pass_by(HOLD_EVERY)
+    run.submit(claim, 1)
+    run.until_ended(1)
+    (held,) = run.steps.held
+    assert held >= {0, 1, 2}
+
+
+def test_what_is_staged_of_a_batch_that_stands_still_is_held(run: Run) -> None:
+    """While a batch of another partition goes first, that of both."""
+    large, other = claim_of(0), claim_of(1)
+    for claim in (large, other):
+        run.ownership.take(claim)
+    run.steps.slices = 3
+    came = threading.Event()
+    run.steps.at["slice 0", 1] = lambda: came.wait(10)
+    run.steps.at["slice 1", 2] = lambda: run.pass_by(HOLD_EVERY)
+    held: list[int] = []
+    run.steps.at["embed", 2] = lambda: held.append(len(run.steps.held))
+    run.submit(large, 1)
+    run.submit(other, 2)
+    came.set()
+    run.until_ended(2)
+    assert held == [2]
 
 
 # --- ownership --------------------------------------------------------------------------------------------------

@@ -80,8 +80,12 @@ class OpenAi:
         body = {"model": self._model, "input": list(texts), "encoding_format": "float"}
         answer = self._talk.post("/embeddings", body, patience=patience, failing=failing, stopped=stopped)
         data = answer.get("data") if isinstance(answer, dict) else None
-        rows = sorted(_rows(data, len(texts)), key=lambda row: int(row["index"]))
-        return [row["embedding"] for row in rows]
+        found = {row.get("index"): row.get("embedding") for row in _rows(data, len(texts))}
+        if found.keys() != set(range(len(texts))):
+            raise SystemicError(
+                "embedder", "the embedding server does not say which vector is of which text: check its version"
+            )
+        return [found[index] for index in range(len(texts))]
 
     def count_tokens(self, texts: Sequence[str], stopped: Callable[[], bool]) -> list[int]:  # noqa: ARG002
         """See Dialect. No tokenizer makes more tokens of a text than it has bytes."""

@@ -16,7 +16,7 @@ from livedex.encoders.probe import TOLERANCE, agreement
 from livedex.encoders.remote import Conversation, FailingError, InputRefusedError, Server
 from livedex.errors import ConfigError, SystemicError, UnavailableError
 
-WITNESS = "the same words give the same vector"  # goes along with every batch
+WITNESS = "the same words give the same vector"  # goes along with every request
 QUERY_PATIENCE = 5.0  # seconds: somebody waits for the answer
 FAILING_PATIENCE = 5.0  # seconds with a server that fails, before it is found out whether that is because of a text
 QUERY_FAILING_PATIENCE = 0.5  # the same for those who wait, and all others with them
@@ -36,9 +36,10 @@ class HttpEncoder:
         except (SystemicError, InputRefusedError) as error:
             raise ConfigError(str(error)) from error
         self._requests = ThreadPoolExecutor(server.concurrency, thread_name_prefix="embed-request")
-        # of its own: planning does not wait until all of the batch before is embedded
+        # of its own: whoever counts does not wait behind what is embedded
         self._counts = ThreadPoolExecutor(server.concurrency, thread_name_prefix="count-request")
-        self._culprits: dict[str, float] = {}  # texts that the server fails on, and until when (monotonic) that is remembered
+        # texts that the server does not embed: until when that is remembered (monotonic), and why
+        self._culprits: dict[str, tuple[float, str]] = {}
         self._normalise = spec.normalise
         self._witness = np.array(example, np.float32)
         self._whole = len(example[0])
@@ -63,33 +64,42 @@ class HttpEncoder:
         """See Encoder."""
         if not texts:
             return np.empty((0, self.identity.dimension), np.float32)
-        prompted = [WITNESS, *(self.identity.document_prompt + text for text in texts)]
-        answers = self._requests.map(lambda part: self._embed(part, stopped), self._parts(prompted))
-        first, *rows = [row for answer in answers for row in answer]
-        self._check_witness(first)
-        return self._vectors(rows)
+        parts = self._parts([self.identity.document_prompt + text for text in texts], beside=1)
+        answers = self._requests.map(lambda part: self._checked(self._embed([WITNESS, *part], stopped)), parts)
+        return self._vectors([row for answer in answers for row in answer])
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """See Encoder. UnavailableError within QUERY_PATIENCE when the server does not answer; InputRefusedError when it fails
         on these texts, and on others does not: one of them is at fault.
         """
         prompted = [self.identity.query_prompt + text for text in texts]
-        self._refuse_culprits(prompted)
+        return self._vectors([row for part in self._parts(prompted, beside=1) for row in self._asked(part)])
+
+    def _asked(self, part: list[str]) -> Numbers:
+        """The vectors of queries that go into one request."""
+        self._refuse_culprits(part)
         try:
-            rows = self._dialect.embed(prompted, QUERY_PATIENCE, lambda: False, failing=QUERY_FAILING_PATIENCE)
+            found = self._dialect.embed([WITNESS, *part], QUERY_PATIENCE, lambda: False, failing=QUERY_FAILING_PATIENCE)
         except FailingError as error:
             if not self._passes_witness(QUERY_FAILING_PATIENCE, lambda: False):
                 raise
-            raise self._blamed(prompted, error) from error
-        return self._vectors(rows)
+            raise self._blamed(part, f"{_FAILS}: {error}") from error
+        except InputRefusedError:
+            if len(part) == 1:
+                raise
+            middle = len(part) // 2
+            return self._asked(part[:middle]) + self._asked(part[middle:])
+        return self._checked(found)
 
-    def _parts(self, texts: list[str]) -> list[list[str]]:
-        size = self._dialect.texts_per_request
+    def _parts(self, texts: list[str], *, beside: int = 0) -> list[list[str]]:
+        """As many texts in each as go into one request `beside` others."""
+        size = max(1, self._dialect.texts_per_request - beside)
         return [texts[start : start + size] for start in range(0, len(texts), size)]
 
     def _embed(self, part: list[str], stopped: Callable[[], bool]) -> Numbers:
-        """The vectors of a request's texts. Where the server fails on them, and not on the witness, the text is found that it
-        fails on: InputRefusedError, at once when it is asked for again, or no other would come to its turn.
+        """The vectors of a request's texts. Where the server fails on them, and not on the witness, or refuses them, they are
+        too many for it, or one is at fault, which is found: InputRefusedError, at once when it is asked for again, or no other
+        would come to its turn.
         """
         self._refuse_culprits(part)
         try:
@@ -98,20 +108,28 @@ class HttpEncoder:
             if part == [WITNESS] or not self._passes_witness(FAILING_PATIENCE, stopped):
                 raise
             if len(part) == 1:
-                raise self._blamed(part, error) from error
+                raise self._blamed(part, f"{_FAILS}: {error}") from error
+        except InputRefusedError as error:
+            if part == [WITNESS]:
+                raise SystemicError("embedder", f"the embedding server takes no text: {error}") from error
+            if len(part) == 1:
+                raise self._blamed(part, str(error)) from error
         middle = len(part) // 2
         return self._embed(part[:middle], stopped) + self._embed(part[middle:], stopped)
 
     def _refuse_culprits(self, texts: Sequence[str]) -> None:
         now = time.monotonic()
-        if any(self._culprits.get(text, 0.0) > now for text in texts):
-            raise InputRefusedError(_FAILS)
+        for text in texts:
+            until, why = self._culprits.get(text, (0.0, ""))
+            if until > now:
+                raise InputRefusedError(why)
 
-    def _blamed(self, texts: Sequence[str], error: FailingError) -> InputRefusedError:
-        """What is told of texts that the server fails on; a single one is remembered."""
+    def _blamed(self, texts: Sequence[str], why: str) -> InputRefusedError:
+        """What is told of texts that the server does not embed; a single one is remembered."""
         if len(texts) == 1:
-            self._culprits = {**dict(list(self._culprits.items())[-CULPRITS:]), texts[0]: time.monotonic() + REMEMBERED}
-        return InputRefusedError(f"{_FAILS}: {error}")
+            known = dict(list(self._culprits.items())[-CULPRITS:])
+            self._culprits = {**known, texts[0]: (time.monotonic() + REMEMBERED, why)}
+        return InputRefusedError(why)
 
     def _passes_witness(self, patience: float, stopped: Callable[[], bool]) -> bool:
         try:
@@ -120,11 +138,15 @@ class HttpEncoder:
             return False
         return True
 
-    def _check_witness(self, row: list[float]) -> None:
-        """SystemicError when the server runs another model than when it was opened, before any of its vectors is stored."""
-        if agreement(np.array([row], np.float32), self._witness) < TOLERANCE:
+    def _checked(self, rows: Numbers) -> Numbers:
+        """The rows behind that of the witness. SystemicError when the server runs another model than when it was opened, before
+        any of its vectors is stored or searched for.
+        """
+        witness, *others = rows
+        if agreement(np.array([witness], np.float32), self._witness) < TOLERANCE:
             message = "gives other vectors than when this worker opened it: serve the model that the generation was made with"
             raise SystemicError("embedder", f"the embedding server {message}")
+        return others
 
     def _vectors(self, rows: Numbers) -> Vectors:
         if any(len(row) != self._whole for row in rows):

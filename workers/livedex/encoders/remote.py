@@ -122,7 +122,7 @@ class Conversation:
             if wait is not None and (wait > LONGEST_WAIT or time.monotonic() + wait >= deadline):
                 self._closed_until = time.monotonic() + min(wait, LONGEST_HEEDED)
                 raise UnavailableError("embedder", f"{self._away} {why}, and is to be asked again in {wait:.0f} s")
-            pause = backoff(attempt, self._jitter()) if wait is None else wait
+            pause = wait or backoff(attempt, self._jitter())  # "at once" is what a server says whose clock is wrong
             end = min(deadline, begun + failing) if failed and failing is not None else deadline
             if time.monotonic() + pause >= end:
                 raise (FailingError if failed else UnavailableError)("embedder", f"{self._away} {why}")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from livedex.catalogue import Catalogue, Target
 from livedex.core.chunking import Chunk
+from livedex.core.upkeep import HOLD_EVERY
 from livedex.encoders.port import EncodingStopped, no_memory
 from livedex.errors import ConflictError, UnavailableError
 from livedex.index.blame import detail
@@ -134,9 +135,12 @@ class GenerationBuilder:
     def _embedded(self, target: Target, chunks: dict[bytes, Chunk]) -> dict[bytes, int]:
         """The keys of all these chunks, by digest, once all have their vectors."""
         keys = self._store.known_chunks(target.generation, chunks)
-        missing = [digest for digest in chunks if digest not in keys]
+        missing, held_at = [digest for digest in chunks if digest not in keys], self._clock()
         for start in range(0, len(missing), CHUNKS):
             self._give_way()
+            if self._clock() - held_at >= HOLD_EVERY:  # a large document takes longer than a grace
+                self._store.hold({target.generation.generation_id: keys})
+                held_at = self._clock()
             part = {digest: chunks[digest] for digest in missing[start : start + CHUNKS]}
             vectors = encode(target, part, self._stopped)
             keys |= self._store.stage(target.generation, list(part.values()), vectors)

@@ -9,12 +9,14 @@ progress but `apply`.
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
+from livedex.core.upkeep import HOLD_EVERY
 from livedex.index.applying import Claim, Keys, merged
 from livedex.index.batch import Applied, Batch, Dropped, End, Work, take_joined
 from livedex.index.fair import FairQueue
@@ -85,9 +87,11 @@ class Ahead:
     at whose end nothing is in work any more.
     """
 
-    def __init__(self, stage: Callable[[Work], Work], holds: Callable[[Claim], bool]) -> None:
-        self._stage = stage
+    def __init__(self, stages: Stages, holds: Callable[[Claim], bool], clock: Callable[[], float]) -> None:
+        self._stages = stages
         self._holds = holds
+        self._clock = clock
+        self._held_at = clock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ahead")  # begins with the first slice, which few batches have
         self._staging: Future[Work] | None = None
         self._keys: Keys = {}
@@ -103,8 +107,19 @@ class Ahead:
         self._wait()
         if not self._holds(work.batch.claim):
             raise LostError
-        self._staging = self._thread.submit(self._stage, work)
+        self._staging = self._thread.submit(self._stages.stage, work)
         return replace(work, staging=None, vectors={})
+
+    def hold(self) -> None:
+        """Keep what was staged from the collector: no document has it yet, and the batch may take longer than a grace."""
+        now = self._clock()
+        if now - self._held_at < HOLD_EVERY:
+            return
+        keys, last = self._keys, self._staging
+        if last is not None and last.done() and last.exception() is None:  # what it raised is for who waits for it
+            keys = merged(keys, last.result().keys)
+        self._stages.hold(keys)
+        self._held_at = now
 
     def settled(self, work: Work) -> Work:
         """The work with the keys of all that was kept."""
@@ -121,13 +136,14 @@ class Pipeline:
     to one thread.
     """
 
-    def __init__(self, stages: Stages, ownership: Ownership, spans: Spans) -> None:
+    def __init__(self, stages: Stages, ownership: Ownership, spans: Spans, clock: Callable[[], float] = time.monotonic) -> None:
         self._stages = stages
         self._ownership = ownership
         self._spans = spans
+        self._clock = clock
         self._ended: queue.SimpleQueue[End] = queue.SimpleQueue()
         self._entry: FairQueue[Work] = FairQueue(take_joined)  # bounded by the bytes that the worker lets in flight
-        self._under_way: list[tuple[str, int]] = []  # partitions whose batches are planned or embedded, the latest last
+        self._under_way: dict[tuple[str, int], Ahead] = {}  # partitions whose batches are embedded, the latest last
         self._encoding: dict[str, Callable[[Work], Any]] = {"plan": stages.plan, "embed": self._embed}
         self._staging = Handover()
         applying: queue.Queue[Any] = queue.Queue(BATCHES_TO_APPLY)
@@ -155,19 +171,21 @@ class Pipeline:
 
     def _embed(self, work: Work) -> Work:
         """Embed a batch; of a large one all but the last slice is staged by then, and other partitions came in between."""
-        claim = work.batch.claim
-        self._under_way.append((claim.topic, claim.partition))
-        try:
-            with Ahead(self._stages.stage, self._ownership.holds) as ahead:
+        partition = work.batch.claim.topic, work.batch.claim.partition
+        with Ahead(self._stages, self._ownership.holds, self._clock) as ahead:
 
-                def keep(done: Work) -> Work:
-                    kept = ahead.keep(done)
-                    self._give_way()
-                    return kept
+            def keep(done: Work) -> Work:
+                kept = ahead.keep(done)
+                for each in self._under_way.values():
+                    each.hold()
+                self._give_way()
+                return kept
 
+            self._under_way[partition] = ahead
+            try:
                 return ahead.settled(self._stages.embed(work, keep))
-        finally:
-            self._under_way.pop()
+            finally:
+                del self._under_way[partition]
 
     def _give_way(self) -> None:
         """Let a batch of another partition go first: a large document is minutes of work, and others are not to wait for it."""

@@ -19,7 +19,7 @@ from livedex.core.plan import Chunks, DocumentPlan, DocumentResult, outcomes, pl
 from livedex.core.record import Place
 from livedex.encoders.port import EncodingStopped, no_memory
 from livedex.errors import ConflictError, UnavailableError
-from livedex.index.applying import merged
+from livedex.index.applying import Keys, merged
 from livedex.index.batch import Applied, PoisonFoundError, UnsettledError, Work
 from livedex.index.blame import Blame, blamed, detail
 from livedex.index.encoding import NOT_THE_TEXT, cut, encode
@@ -161,6 +161,10 @@ class Stages:
 
             raise self._poison(work, rehearse) or error from error
         return replace(work, keys=merged(work.keys, {generation.generation_id: staged}), staging=None, vectors={})
+
+    def hold(self, keys: Keys) -> None:
+        """Keep staged chunks from the collector while their batch is in work."""
+        self._store.hold(keys)
 
     def apply(self, work: Work) -> Applied:
         """Make the batch searchable."""

@@ -146,6 +146,12 @@ class Store:
             cursor.execute(query("index", "stage_embeddings", **names), arguments)
             return dict(cursor.execute(query("index", "staged_keys", **names), arguments).fetchall())
 
+    def hold(self, keys: Keys) -> None:
+        """Keep the collector away from staged chunks that nothing refers to yet: their grace begins anew."""
+        staged = [key for of in keys.values() for key in of.values()]
+        with self._connection() as connection:
+            connection.execute(query("index", "hold_staged"), {"keys": staged})
+
     def apply(self, live: Live, advance: Advance, plan: BatchPlan, keys: Keys) -> dict[str, DocumentResult]:
         """Make a batch visible together with its progress, in one transaction; what it did with each document.
 

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from livedex.database import first_line
 from livedex.encoders.remote import InputRefusedError
-from livedex.errors import ConfigError, ConflictError, TimedOutError, UnavailableError, UsageError
+from livedex.errors import ConfigError, ConflictError, SystemicError, TimedOutError, UnavailableError, UsageError
 from livedex.lifecycle import Health
 from livedex.observe import logger
 from livedex.query.access import ForbiddenError
@@ -102,6 +102,7 @@ class Problems:
             UnavailableError: self._away,
             NotLoadedError: _unavailable,  # of one collection: the worker stays ready for the others
             ConfigError: _misconfigured,
+            SystemicError: _misconfigured,  # the embedding server has another model now
             UsageError: lambda error: problem(HTTPStatus.BAD_REQUEST, str(error)),
             Exception: _unforeseen,
         }
@@ -130,7 +131,7 @@ class Problems:
             app.add_exception_handler(kind, answer)
 
 
-def _misconfigured(error: ConfigError) -> JSONResponse:
+def _misconfigured(error: ConfigError | SystemicError) -> JSONResponse:
     _log.error("query.misconfigured", why=str(error))
     return problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), dependency="embedder")
 

@@ -21,10 +21,11 @@ from livedex.config import EmbedderName
 from livedex.core.change import CANARY_HEADER, CANARY_PREFIX
 from livedex.core.mailbox import PRESENCE_CLASS
 from livedex.database import query
-from livedex.encoders import Encoder
+from livedex.encoders import Encoder, probe
 from livedex.encoders.hash import HashEncoder
 from livedex.encoders.port import Vectors
 from livedex.errors import ConfigError, ConflictError
+from livedex.index import maintain_build
 from livedex.index.app import IndexApp
 from livedex.query.app import QueryApp
 from support.fold import fold
@@ -48,12 +49,27 @@ class Frail(HashEncoder):
         return vectors
 
 
+class Slow(HashEncoder):
+    """A model that takes its time, and counts what it embeds."""
+
+    embedded = 0  # by all of them
+
+    def encode_documents(self, texts: Sequence[str], *, stopped: Callable[[], bool] = lambda: False) -> Vectors:
+        """See Encoder."""
+        time.sleep(0.2)
+        Slow.embedded += len(texts)
+        return super().encode_documents(texts, stopped=stopped)
+
+
+KINDS = {"frail: ": Frail, "slow: ": Slow}  # by the prompt of documents
+
+
 def open_encoder(embedder: EmbedderName, made: Generation) -> HashEncoder:
-    """The hash encoder, frail or not to be had where the prompt says so."""
+    """The hash encoder, of the kind that the prompt says, or not to be had."""
     del embedder
     if made.identity.document_prompt == "absent: ":
         raise ConfigError("the model was not found")
-    return Frail(made.model_spec) if made.identity.document_prompt == "frail: " else HashEncoder(made.model_spec)
+    return KINDS.get(made.identity.document_prompt, HashEncoder)(made.model_spec)
 
 
 @dataclass(slots=True)
@@ -330,6 +346,21 @@ def test_wrong_commands(site: Site) -> None:
         assert done.code == 1
         assert says in done.err
     assert list(site.generations()) == [1]
+
+
+def test_a_document_that_takes_longer_than_the_grace_is_built(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The collector takes nothing that is staged for it."""
+    monkeypatch.setattr(Slow, "embedded", 0)
+    monkeypatch.setattr(maintain_build, "CHUNKS", 8)
+    monkeypatch.setattr(maintain_build, "HOLD_EVERY", 0.1)
+    text = " ".join(f"Sentence {number} is like no other one in this long text." for number in range(1_500))
+    place = site.log.send(site.topic, {"id": "large", "title": "Of all chunks", "text": text})
+    site.workers.caught_up(site.topic, {0: place.offset + 1})
+    site.change(model="hash-16", document_prompt="slow: ", context="none", orphan_grace="1s")  # other chunks
+    site.built(2)
+    ((chunks,),) = site.workers.rows("select count(*) from livedex.embedding_2")
+    assert chunks > 10 * maintain_build.CHUNKS, "it must take two seconds"
+    assert Slow.embedded <= chunks + len(probe.TEXTS), "nothing is embedded again"
 
 
 def test_a_model_that_a_worker_does_not_have_is_left_to_others(site: Site) -> None:

@@ -1,9 +1,11 @@
 """How many chunks are embedded: for an edit of one sentence, and for each change of the stream, one event after another.
 
-Counted, not timed: livedex's own chunker and its rule (what has a vector already is not embedded), the rules of the other two.
+By livedex's own chunker and its rule (what has a vector already is not embedded), and by the rules of the other two. Counted,
+not timed; and how fast the chunker cuts.
 """
 
 import random
+import statistics
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
@@ -12,14 +14,15 @@ from semantic_text_splitter import TextSplitter
 
 from bench.baseline import CHARACTERS
 from bench.events import Event, edited
-from bench.figures import Figure
+from bench.figures import Figure, timed
 from bench.scene import Scene
 from livedex.config import DEFAULT_MODEL
-from livedex.core.chunking import Chunk, ChunkingSpec, chunk
+from livedex.core.chunking import Chunk, ChunkingSpec, TokenCounter, chunk
 from livedex.encoders.models import find_model
 
 PART = "chunks"
 MAX_TOKENS = 256  # that all-MiniLM-L6-v2 reads
+CHARACTERS_PER_TOKEN = 4  # about
 EDITS = 3  # of each document, one after another
 
 
@@ -28,6 +31,7 @@ def measure(scene: Scene) -> Iterator[Figure]:
     cutter = Cutter()
     yield from _edits(cutter, list(scene.events.documents.values()))
     yield from _changes(cutter, scene.events.snapshot, scene.events.changes)
+    yield _speed(list(scene.events.documents.values()))
 
 
 class Cutter:
@@ -47,13 +51,29 @@ class Cutter:
 
     def cut(self, text: str) -> tuple[Chunk, ...]:
         """As livedex does, without a title."""
-        return chunk(
-            text, title=None, markdown=True, spec=ChunkingSpec(), count_tokens=self.count, max_tokens=MAX_TOKENS
-        )  # fmt: skip
+        return _cut(text, self.count)
 
     def split(self, text: str) -> list[str]:
         """As the other pipelines do."""
         return list(self._splitter.chunks(text))
+
+
+def _cut(text: str, count: TokenCounter) -> tuple[Chunk, ...]:
+    return chunk(text, title=None, markdown=True, spec=ChunkingSpec(), count_tokens=count, max_tokens=MAX_TOKENS)
+
+
+def _speed(documents: Sequence[str]) -> Figure:
+    megabytes = sum(len(text.encode()) for text in documents) / 1e6
+
+    def cut_all() -> None:
+        for text in documents:
+            _cut(text, lambda texts: [len(one) // CHARACTERS_PER_TOKEN for one in texts])
+
+    seconds = statistics.median(timed(cut_all) for _ in range(5))
+    return Figure(
+        part=PART, name="cutting Markdown, without counting its tokens", value=megabytes / seconds, unit="MB/s", aim=5,
+        detail=f"{megabytes:.1f} MB in {len(documents)} documents; median of 5",
+    )  # fmt: skip
 
 
 def _edits(cutter: Cutter, documents: Sequence[str]) -> Iterator[Figure]:

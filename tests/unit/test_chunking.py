@@ -614,3 +614,33 @@ def test_time_is_linear_in_hostile_texts(name: str) -> None:
     small, large = HOSTILE[name](4_000), HOSTILE[name](32_000)
 
     assert cpu_seconds(large) <= 24 * cpu_seconds(small) + 0.01
+
+
+AT_SIZE = {
+    "10 MB of one letter": lambda: "a" * 10_000_000,
+    "100,000 headings": lambda: "".join(f"# Heading {number}\n" for number in range(100_000)),
+    "1 MB of whitespace": lambda: " \n\t" * 333_333,
+    "1 MB from right to left, without spaces": lambda: "".join(
+        random.Random(SEED).choices("אבגדהוזחטיכלמנסעפצקרשת", k=500_000)
+    ),
+    "1 MB of Chinese": lambda: HOSTILE["chinese"](333_333),
+    "1 MB of combining marks": lambda: HOSTILE["marks"](500_000),
+    "a code file of 20,000 lines": lambda: "".join(f"    value_{n} = call(value_{n - 1}, '{n}')\n" for n in range(20_000)),
+    "a table of 5,000 rows": lambda: "| a | b |\n|---|---|\n" + "".join(f"| row {n}. Yes | {n * n} |\n" for n in range(5_000)),
+}
+
+
+@pytest.mark.accept
+@pytest.mark.parametrize("name", AT_SIZE)
+def test_bad_input_is_cut_at_its_size(name: str) -> None:
+    """It tiles, no chunk is above the limit, and cutting takes about the time per character that a tenth of it takes."""
+    text = AT_SIZE[name]()
+    seconds = []
+    for part in (text[: len(text) // 10], text):
+        started = time.process_time()
+        chunks = cut(part, title="T", spec=ChunkingSpec(context="headings"), count_tokens=utf8, max_tokens=512)
+        seconds.append(time.process_time() - started)
+        assert "".join(texts_of(chunks)) == part
+        assert max(utf8([c.embedded_text for c in chunks])) <= 512
+    assert seconds[1] <= 30 * seconds[0] + 0.1
+    print(f"{name}: {len(text.encode()) / seconds[1] / 1e6:.1f} MB/s")  # noqa: T201

@@ -1,5 +1,8 @@
-"""Where files are: the package's data, in the wheel beside the code or at the top level of a checkout, and the user's cache."""
+"""What the machine gives: the package's data, in the wheel beside the code or at the top level of a checkout, the user's cache,
+processors.
+"""
 
+import math
 import os
 from importlib import resources
 from pathlib import Path
@@ -21,6 +24,18 @@ def cache_dir() -> Path:
     """What is made or fetched once and may be again: `livedex` in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "livedex"
+
+
+def processors(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """How many this process may use at a time: those that it may run on, and of a container no more than its quota gives, where
+    every thread above it makes all of them wait.
+    """
+    own = len(os.sched_getaffinity(0))
+    try:
+        allowed, period = (float(number) for number in quota.read_text().split())
+    except (OSError, ValueError):  # no container, or one without a limit: max
+        return own
+    return max(1, min(own, math.ceil(allowed / period)))
 
 
 def _find(name: str) -> Path:

@@ -4,7 +4,6 @@ It takes bfloat16 where the processor has it and the vectors stay those of torch
 a model is opened; else single precision.
 """
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from livedex.encoders.port import EncodingStopped, Identity, ModelSpec, Vectors,
 from livedex.encoders.probe import TEXTS, TOLERANCE, cosines
 from livedex.errors import ConfigError
 from livedex.observe import logger
+from livedex.resources import processors
 
 TOKENS_PER_BATCH = 1024  # small batches stay in the processor's cache
 LOSSY_TOLERANCE = 0.98  # the mean cosine to torch's vectors that int8 must have, where it is asked for
@@ -146,6 +146,6 @@ def hints(precision: str, graph: Path) -> dict[str, Any]:
     return {
         "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": len(os.sched_getaffinity(0)),
+        "INFERENCE_NUM_THREADS": processors(),
         "CACHE_DIR": str(graph.parent / "compiled"),
     }

@@ -37,6 +37,7 @@ from livedex.query.server import search_routes
 from livedex.query.traced import TraceRequests
 from livedex.query.wire import endpoint
 from livedex.query.wire_answer import Answerer
+from livedex.resources import processors
 
 LOOK_EVERY = 1.0  # seconds between looks at whether Postgres answers, and what is active there
 
@@ -56,7 +57,7 @@ class QueryApp:
         self.health = Health(self.metrics.dependency_up, "postgres", "embedder")
         self.name = f"livedex-serve-{socket.gethostname()}-{os.getpid()}"
         self._tracer = tracing.start("livedex-serve", self.name)
-        self._connections = 2 * (os.cpu_count() or 1)  # more would wait for a core inside the database
+        self._connections = 2 * processors()  # more would wait for a core inside the database
         self._pool = open_pool(settings.database_url, size=self._connections, name=self.name)
         self._probe = open_pool(settings.database_url, size=1, name=f"{self.name}-probe")  # searches cannot keep it busy
         self.metrics.pools.watch("search", self._pool)

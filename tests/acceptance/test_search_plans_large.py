@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from livedex.catalogue import Generation
 from livedex.database import Connection
 from livedex.dev.stack import Addresses
 from support.database import fresh_database
-from support.synthetic import Document, Piece, connection_to, create_collection, fill, gaussian
+from support.synthetic import EPOCH, Document, Piece, connection_to, create_collection, fill, gaussian
 
 pytestmark = pytest.mark.accept
 
@@ -29,6 +30,17 @@ _SPREAD = gaussian(SEED + 2, 10, DIMENSION)
 QUERIES = (gaussian(SEED + 1, 20, 10) @ _SPREAD).astype(np.float16).astype(np.float32)
 VECTOR_INDEX, TEXT_INDEX = "Index Scan using embedding_1_hnsw", "Bitmap Index Scan on chunk_tsv_idx"
 TYPES = "vector, int, int, jsonb, timestamptz, timestamptz, int, tsquery"
+
+NO_FILTER = Jsonb({})
+CHOICES: dict[str, tuple[Jsonb, datetime | None, datetime | None]] = {
+    "all": (NO_FILTER, None, None),
+    "one of a thousand": (Jsonb({"permille": True}), None, None),
+    "one of a hundred": (Jsonb({"percent": True}), None, None),
+    "half": (Jsonb({"half": True}), None, None),
+    "a thousand by their time": (NO_FILTER, EPOCH + timedelta(seconds=50_000), EPOCH + timedelta(seconds=51_000)),
+    "the newest of half": (Jsonb({"half": True}), EPOCH + timedelta(seconds=CHUNKS - 500), None),
+    "the oldest half": (NO_FILTER, None, EPOCH + timedelta(seconds=CHUNKS // 2)),
+}
 
 # What Postgres may believe: what ANALYZE found, nothing, or what it found when there was hardly anything.
 BELIEFS = {
@@ -69,6 +81,18 @@ class Corpus:
             cursor.execute("deallocate search")
         return "\n".join(line for (line,) in rows)
 
+    def rows_read(self) -> dict[str, int]:
+        """How many rows were read so far, of each table by going through it, of the map by indexes too; as another session sees
+        it.
+        """
+        self.connection.execute("select pg_stat_force_next_flush()")
+        statement = """
+            select relname, seq_tup_read from pg_stat_user_tables
+            union all
+            select 'indexes of the map', sum(idx_tup_read)::bigint from pg_stat_user_indexes where relname = 'document_chunk'"""
+        with psycopg.connect(self.url) as other:
+            return dict(other.execute(statement).fetchall())
+
     def counted(self, name: str) -> int:
         """How often an index was scanned so far, as another session sees it."""
         self.connection.execute("select pg_stat_force_next_flush()")
@@ -85,7 +109,7 @@ def filled(stack: Addresses, template: str) -> Iterator[Corpus]:
     documents = [
         Document(
             name=f"doc/{n}", pieces=[Piece(text=f"{'dragon' if n % 200 == 0 else 'falcon'} number {n}", vector=vectors[n])],
-            metadata={mark: n % every == 0 for mark, every in SHARES.items()},
+            metadata={mark: n % every == 0 for mark, every in SHARES.items()}, event_time=EPOCH + timedelta(seconds=n),
         )
         for n in range(CHUNKS)
     ]  # fmt: skip
@@ -153,6 +177,23 @@ def test_searches_of_a_prepared_statement_take_the_index_each_time(corpus: Corpu
         found += len({name for (name,) in rows} & {f"doc/{number}" for number in (-cosines).argsort()[:10]})
     assert corpus.counted("embedding_1_hnsw") - before == len(QUERIES)
     assert found / (10 * len(QUERIES)) >= 0.95
+
+
+@pytest.mark.parametrize("eligible", CHOICES)
+@pytest.mark.parametrize("mode", ["vector", "hybrid", "text"])
+def test_no_search_goes_through_all_rows_of_a_table(corpus: Corpus, mode: str, eligible: str) -> None:
+    """Neither what counts who is eligible, nor what finds the candidates, nor what gives their rows; by marks and by time."""
+    before = corpus.rows_read()
+    statement = (
+        "select document_id from livedex.search_vector(%s::vector, collection => 'large', query => 'dragon falcon', "
+        "mode => %s, filter => %s, since => %s, until => %s)"
+    )
+    for query in QUERIES:
+        arguments = (Vector(query), mode, *CHOICES[eligible])
+        assert len(corpus.connection.execute(statement, arguments).fetchall()) == 10
+    after = corpus.rows_read()
+    often = {table: rows - before[table] for table, rows in after.items() if rows - before[table] > len(QUERIES) * CHUNKS / 4}
+    assert not often, "of these tables so many rows"
 
 
 @pytest.mark.parametrize(("mark", "every"), SHARES.items())

@@ -28,8 +28,7 @@ class Load:
         self._log, self._topic, self._server, self._url = log, topic, server, database_url
         self._choose = random.Random(SEED)
         self._stop = threading.Event()
-        self._go = threading.Event()
-        self._go.set()
+        self._changing = threading.Lock()  # held for a round of changes, and while there are to be none
         self._threads = [threading.Thread(target=self._run, args=(work,), daemon=True) for work in (self._change, self._ask)]
         self._sql: psycopg.Connection[tuple[Any, ...]] | None = None
         self.failures: list[BaseException] = []
@@ -41,7 +40,6 @@ class Load:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stop.set()
-        self._go.set()
         for thread in self._threads:
             thread.join(30)
         if self._sql is not None:
@@ -52,11 +50,8 @@ class Load:
     @contextmanager
     def resting(self) -> Iterator[None]:
         """No changes meanwhile, and searches go on: generations are built where there is nothing else to do."""
-        self._go.clear()
-        try:
+        with self._changing:
             yield
-        finally:
-            self._go.set()
 
     def _run(self, work: Any) -> None:
         try:
@@ -69,9 +64,9 @@ class Load:
             self.failures.append(error)
 
     def _change(self, number: int) -> None:
-        self._go.wait()
-        for event in self._events(number):
-            self._log.post(self._topic, event, key=f"poison-{number}" if isinstance(event, bytes) else None)
+        with self._changing:
+            for event in self._events(number):
+                self._log.post(self._topic, event, key=f"poison-{number}" if isinstance(event, bytes) else None)
 
     def _events(self, number: int) -> Iterator[dict[str, Any] | bytes]:
         """A new text, one of before, two changes of a document; now and then a deletion, and what cannot be taken."""

@@ -105,6 +105,9 @@ def _happen(scene: Scene, workers: Workers, config: Path, second: Process, spare
 
 def _take_away_unreadable(workers: Workers, log: Log, topic: str) -> None:
     """What one worker's encoder cannot read, and the other's could: a text of which a new generation would fail."""
+    log.flush()
+    ends = {record.place.partition: record.place.offset + 1 for record in log.records(topic)}
+    workers.caught_up(topic, ends, timeout=PATIENCE)  # else some are still to come
     unreadable = "select document_id from livedex.document where document_id like 'unreadable/%' and not deleted"
     for (name,) in workers.rows(unreadable):
         log.post(topic, {"id": name, "op": "delete"})

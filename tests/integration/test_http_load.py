@@ -17,7 +17,6 @@ from livedex.dev.stack import Addresses
 from livedex.encoders import Encoder
 from livedex.encoders.hash import HashEncoder
 from livedex.encoders.port import Vectors
-from livedex.errors import SystemicError
 from support.served import TEXTS, TOPIC, Served, is_problem, names, serving
 from support.waiting import until
 
@@ -36,7 +35,7 @@ class SlowEncoder(HashEncoder):
         self.calls.append(list(texts))
         assert self.go_on.wait(60)
         if any(text.startswith("bad") for text in texts):
-            raise SystemicError("embedder", "the model refuses this text")
+            raise ValueError("the model refuses this text")
         return super().encode_queries(texts)
 
 

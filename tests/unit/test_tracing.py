@@ -3,12 +3,13 @@
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 from structlog.testing import capture_logs
 
-from livedex import tracing
+from livedex import tracing, tracing_otel
 from livedex.core.trace_context import TraceContext
 from livedex.tracing import OFF, current, exemplar, refusal
 
@@ -121,3 +122,22 @@ def test_an_exemplar_leads_to_a_trace_that_is_recorded() -> None:
     assert exemplar(CONTEXT) == {"trace_id": CONTEXT.trace_id}
     assert exemplar(TraceContext(CONTEXT.trace_id, CONTEXT.span_id, sampled=False)) is None
     assert exemplar(None) is None
+
+
+def test_nothing_is_said_behind_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the collector takes the last spans too late, it is told to nobody: the process is ending."""
+    said: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # connects, and never answers
+        port = silent.getsockname()[1]
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+        monkeypatch.setattr(tracing_otel, "LAST_WORDS", 0.0)
+        tracer = tracing_otel.OtelTracer({}, "service", "instance", lambda event, _why: said.append(event))
+        with tracer.span("a"):
+            pass
+        tracer.close()
+    ends = [thread for thread in threading.enumerate() if thread.name == "tracing-ends"]
+    for thread in ends:
+        thread.join(20)
+    assert ends
+    assert said == []

@@ -49,7 +49,8 @@ class OtelTracer(Tracer):
             logging.getLogger(loud).setLevel(logging.CRITICAL)
         self._provider = TracerProvider(resource=_resource(service, instance), shutdown_on_exit=False)
         size = None if variables.get("OTEL_BSP_MAX_QUEUE_SIZE") else QUEUE
-        self._provider.add_span_processor(BatchSpanProcessor(_Told(OTLPSpanExporter(), say), max_queue_size=size))
+        self._exporter = _Told(OTLPSpanExporter(), say)
+        self._provider.add_span_processor(BatchSpanProcessor(self._exporter, max_queue_size=size))
         self._tracer = self._provider.get_tracer("livedex", __version__)
 
     def begin(self, name: str, *, kind: Kind = "internal", parent: TraceContext | Span | None = None,
@@ -67,6 +68,7 @@ class OtelTracer(Tracer):
         ending = threading.Thread(target=self._provider.shutdown, name="tracing-ends", daemon=True)
         ending.start()
         ending.join(LAST_WORDS)
+        self._exporter.hush()  # what is still tried behind the end is nobody's concern
 
 
 class _OtelSpan(Span):
@@ -126,6 +128,10 @@ class _Told(SpanExporter):
             self._say("tracing.spans_lost", "spans do not reach the collector, and are lost: check OTEL_EXPORTER_OTLP_ENDPOINT")
         self._arrives = arrives
         return result
+
+    def hush(self) -> None:
+        """Tell nothing any more."""
+        self._say = lambda _event, _why: None
 
     def shutdown(self) -> None:
         """See SpanExporter."""

@@ -163,11 +163,12 @@ def test_a_text_that_the_server_refuses_is_at_fault_itself(told: EmbeddingServer
     assert np.allclose(encoder.encode_documents(TEXTS[3:20]), EXPECTED[3:20], atol=1e-6)
 
 
-def test_a_server_that_takes_fewer_texts_than_asked_gets_fewer() -> None:
+@pytest.mark.parametrize("most", [1, 10])
+def test_a_server_that_takes_fewer_texts_than_asked_gets_fewer(most: int) -> None:
     """Where it does not say how many it takes, too many are no fault of any text; of queries that come together neither."""
     server = EmbeddingServer()
     with server.running(server.openai(), "/v1"):
-        server.batch = 10
+        server.batch = most
         encoder = opened(server)
         assert np.allclose(encoder.encode_documents(TEXTS), EXPECTED, atol=1e-6)
         embedder = QueryEmbedder(cast("Loaded", SimpleNamespace(encoder=lambda _: encoder)), QueryMetrics())

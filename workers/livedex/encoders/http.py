@@ -73,23 +73,22 @@ class HttpEncoder:
         on these texts, and on others does not: one of them is at fault.
         """
         prompted = [self.identity.query_prompt + text for text in texts]
-        return self._vectors([row for part in self._parts(prompted, beside=1) for row in self._asked(part)])
+        self._refuse_culprits(prompted)
+        parts = self._parts(prompted, beside=1)
+        return self._vectors([row for part in parts for row in self._checked(self._asked([WITNESS, *part]))])
 
     def _asked(self, part: list[str]) -> Numbers:
-        """The vectors of queries that go into one request."""
-        self._refuse_culprits(part)
+        """The vectors of a request's queries, or of parts of it where they are too many for the server."""
         try:
-            found = self._dialect.embed([WITNESS, *part], QUERY_PATIENCE, lambda: False, failing=QUERY_FAILING_PATIENCE)
+            return self._dialect.embed(part, QUERY_PATIENCE, lambda: False, failing=QUERY_FAILING_PATIENCE)
         except FailingError as error:
             if not self._passes_witness(QUERY_FAILING_PATIENCE, lambda: False):
                 raise
-            raise self._blamed(part, f"{_FAILS}: {error}") from error
+            raise self._blamed([text for text in part if text != WITNESS], f"{_FAILS}: {error}") from error
         except InputRefusedError:
             if len(part) == 1:
                 raise
-            middle = len(part) // 2
-            return self._asked(part[:middle]) + self._asked(part[middle:])
-        return self._checked(found)
+        return _in_halves(self._asked, part)
 
     def _parts(self, texts: list[str], *, beside: int = 0) -> list[list[str]]:
         """As many texts in each as go into one request `beside` others."""
@@ -114,8 +113,7 @@ class HttpEncoder:
                 raise SystemicError("embedder", f"the embedding server takes no text: {error}") from error
             if len(part) == 1:
                 raise self._blamed(part, str(error)) from error
-        middle = len(part) // 2
-        return self._embed(part[:middle], stopped) + self._embed(part[middle:], stopped)
+        return _in_halves(lambda half: self._embed(half, stopped), part)
 
     def _refuse_culprits(self, texts: Sequence[str]) -> None:
         now = time.monotonic()
@@ -153,3 +151,8 @@ class HttpEncoder:
             raise SystemicError("embedder", f"the embedding server gave a vector without {self._whole} dimensions")
         vectors = np.array(rows, np.float32).reshape(len(rows), self._whole)
         return shaped(vectors, self.identity.dimension, normalise=self._normalise)
+
+
+def _in_halves(ask: Callable[[list[str]], Numbers], part: list[str]) -> Numbers:
+    middle = len(part) // 2
+    return ask(part[:middle]) + ask(part[middle:])

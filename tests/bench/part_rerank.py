@@ -12,7 +12,7 @@ from bench.asking import Desk, desk
 from bench.child import Child
 from bench.figures import Figure, quantile
 from bench.scene import Scene
-from livedex.encoders.openvino import precisions
+from livedex.encoders.openvino_streams import precisions
 from real_models import RERANKER
 
 PART = "rerank"

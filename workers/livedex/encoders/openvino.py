@@ -1,11 +1,12 @@
-"""The OpenVINO adapter: a sentence-transformers model as one compiled graph, fed with batches of texts of like length.
+"""The OpenVINO adapter: a sentence-transformers model as a compiled graph, fed with batches of texts of like length. A few of
+them, which somebody waits for, have all cores one after another; many have a core each (openvino_streams.py).
 
 It takes bfloat16 where the processor has it and the vectors stay those of torch, checked on the probe's texts each time that
 a model is opened; else single precision.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from livedex.encoders.batching import batches, count_tokens, filled_width, token_ids
 from livedex.encoders.converted import Converted, converted, quantised
 from livedex.encoders.models import digest_of, find_model
+from livedex.encoders.openvino_streams import Inputs, Streams, compiled, precisions
 from livedex.encoders.port import EncodingStopped, Identity, ModelSpec, Vectors, dimension_of, normalised, shaped
 from livedex.encoders.probe import TEXTS, TOLERANCE, cosines
 from livedex.errors import ConfigError
@@ -39,6 +41,7 @@ class OpenVinoEncoder:
         self._lock = threading.Lock()
         self._max_tokens = facts.max_tokens
         self._normalise = spec.normalise
+        self._streams: Streams | None = None  # from when there is much to do first: they take the model's memory again
         precision = self._compile_int8(model) if spec.precision == "int8" else self._compile(model)
         self.identity = Identity(
             encoder="openvino",
@@ -90,10 +93,9 @@ class OpenVinoEncoder:
 
     def _cosines(self, model: Converted, graph: Path, precision: str) -> Vectors:
         """Compile, and compare with torch's vectors of the probe's texts."""
-        import openvino
-
         texts = [model.facts.document_prompt + text for text in TEXTS]
-        self._compiled: Any = openvino.Core().compile_model(graph, "CPU", hints(precision, graph))
+        self._graph, self._inference = graph, precision
+        self._compiled = compiled(graph, precision)
         return cosines(normalised(self._vectors(texts)), model.reference)
 
     def _encode(self, prompt: str, texts: Sequence[str], stopped: Callable[[], bool] = lambda: False) -> Vectors:
@@ -105,23 +107,41 @@ class OpenVinoEncoder:
     def _vectors(self, texts: Sequence[str], stopped: Callable[[], bool] = lambda: False) -> Vectors:
         """As the graph gives them."""
         rows = token_ids(self._reading, texts)
+        parts = list(batches([len(tokens) for tokens in rows], TOKENS_PER_BATCH))
+
+        def inputs() -> Iterator[Inputs]:
+            for part in parts:
+                if stopped():
+                    raise EncodingStopped
+                yield self._inputs([rows[index] for index in part])
+
         vectors: dict[int, Vectors] = {}
-        for batch in batches([len(tokens) for tokens in rows], TOKENS_PER_BATCH):
-            if stopped():
-                raise EncodingStopped
-            vectors.update(zip(batch, self._run([rows[index] for index in batch]), strict=True))
+        outputs = self._in_streams(inputs()) if len(parts) > processors() else map(self._run, inputs())
+        for part, output in zip(parts, outputs, strict=True):
+            vectors.update(zip(part, output, strict=True))
         return np.stack([vectors[index] for index in range(len(rows))])
 
-    def _run(self, rows: Sequence[NDArray[np.int32]]) -> Vectors:
-        """The vectors of one batch of token ids."""
+    def _inputs(self, rows: Sequence[NDArray[np.int32]]) -> Inputs:
+        """Token ids as the graph takes them."""
         width = filled_width(max(map(len, rows)), self._max_tokens)
         ids: NDArray[np.int64] = np.zeros((len(rows), width), np.int64)
         mask = np.zeros_like(ids)
         for row, tokens in enumerate(rows):
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = 1
+        return {"input_ids": ids, "attention_mask": mask}
+
+    def _run(self, inputs: Inputs) -> Vectors:
+        """The vectors of one batch."""
         with self._lock:  # a copy: the next run writes its answer to the same place
-            return np.array(self._compiled({"input_ids": ids, "attention_mask": mask})[0], np.float32)
+            return np.array(self._compiled(inputs)[0], np.float32)
+
+    def _in_streams(self, inputs: Iterable[Inputs]) -> Iterator[Vectors]:
+        """Those of many, in their order."""
+        with self._lock:
+            if self._streams is None:
+                self._streams = Streams(self._graph, self._inference)
+        return self._streams.outputs(inputs)
 
 
 def _tokenizers(model: Converted, max_tokens: int) -> tuple[Any, Any]:
@@ -131,21 +151,3 @@ def _tokenizers(model: Converted, max_tokens: int) -> tuple[Any, Any]:
     counting, reading = (Tokenizer.from_file(str(model.tokenizer)) for _ in range(2))
     reading.enable_truncation(max_tokens)
     return counting, reading
-
-
-def precisions() -> tuple[str, ...]:
-    """What this processor can do that may give torch's numbers, fastest first."""
-    import openvino
-
-    fast = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return ("bf16", "f32") if fast else ("f32",)
-
-
-def hints(precision: str, graph: Path) -> dict[str, Any]:
-    """How a graph is compiled."""
-    return {
-        "INFERENCE_PRECISION_HINT": precision,
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": processors(),
-        "CACHE_DIR": str(graph.parent / "compiled"),
-    }

@@ -14,7 +14,7 @@ from livedex.encoders.batching import batches, filled_width
 from livedex.encoders.conversion import FACTS
 from livedex.encoders.converted import converted
 from livedex.encoders.models import digest_of
-from livedex.encoders.openvino import hints, precisions
+from livedex.encoders.openvino_streams import compiled, precisions
 from livedex.encoders.reranker import Scores, in_turn, too_late
 from livedex.encoders.reranker_conversion import RerankerFacts, pairs
 from livedex.errors import ConfigError
@@ -46,13 +46,10 @@ class OpenVinoReranker:
 
     def _compile(self, graph: Path, reference: NDArray[np.float32]) -> None:
         """Compile in the fastest precision that gives torch's scores."""
-        import openvino
-
-        core = openvino.Core()
         span = max(float(np.ptp(reference)), 1.0)
         off = float("inf")
         for precision in precisions():
-            self._compiled: Any = core.compile_model(graph, "CPU", hints(precision, graph))
+            self._compiled = compiled(graph, precision)
             off = float(np.abs(self._logits(pairs(), float("inf")) - reference).max()) / span
             _log.info("reranker.checked", encoder="openvino", precision=precision, off=round(off, 4))
             if off <= TOLERANCE:

@@ -1,0 +1,108 @@
+"""Many batches at a time give what they give one after another, in their order."""
+
+import os
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from livedex.config import DEFAULT_MODEL
+from livedex.encoders.converted import Converted, converted
+from livedex.encoders.models import digest_of, find_model
+from livedex.encoders.openvino_streams import Inputs, Streams, compiled, precisions
+from livedex.encoders.port import normalised
+from livedex.encoders.probe import TOLERANCE, agreement
+from livedex.errors import ConfigError
+
+pytestmark = pytest.mark.model
+SHAPES = [
+    (1, 16),
+    (3, 96),
+    (7, 32),
+    (1, 250),
+    (2, 16),
+    (5, 64),
+    (1, 16),
+    (4, 128),
+    (6, 48),
+]  # more than are worked on at a time
+
+
+@pytest.fixture(scope="module")
+def model() -> Converted:
+    """The default model, converted."""
+    try:
+        folder = find_model(DEFAULT_MODEL)
+        return converted(folder, digest_of(folder))
+    except ConfigError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def streams(model: Converted) -> Streams:
+    """Its graph in streams."""
+    return Streams(model.graph, precisions()[0])
+
+
+def _batches(seed: int) -> list[Inputs]:
+    source = np.random.default_rng(seed)
+    return [{"input_ids": source.integers(1000, 20_000, shape), "attention_mask": np.ones(shape, np.int64)} for shape in SHAPES]
+
+
+def test_each_batch_has_its_own_output(model: Converted, streams: Streams) -> None:
+    """Of one row for each text, whatever shapes the batches before and behind it have."""
+    alone = compiled(model.graph, precisions()[0])
+    batches = _batches(seed=4)
+    outputs = list(streams.outputs(batches))
+    assert [len(output) for output in outputs] == [rows for rows, _ in SHAPES]
+    for batch, output in zip(batches, outputs, strict=True):
+        assert agreement(normalised(output), normalised(np.array(alone(batch)[0]))) >= TOLERANCE
+
+
+def test_no_batch_has_no_output(streams: Streams) -> None:
+    """And nothing waits."""
+    assert list(streams.outputs([])) == []
+
+
+def test_what_the_batches_raise_ends_it_and_the_next_call_works(streams: Streams) -> None:
+    """A worker that is told to stop raises between two batches, while others are worked on."""
+    batches = _batches(seed=5)
+
+    def broken() -> Iterator[Inputs]:
+        yield from batches[:4]
+        raise KeyError("stop")
+
+    with pytest.raises(KeyError, match="stop"):
+        list(streams.outputs(broken()))
+    assert len(list(streams.outputs(batches))) == len(batches)
+
+
+def test_who_stops_early_leaves_nothing_at_work(streams: Streams, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was begun is done by the time the outputs are closed."""
+    begun: list[Any] = []
+    graph = streams._compiled
+
+    def create() -> Any:
+        begun.append(graph.create_infer_request())
+        return begun[-1]
+
+    monkeypatch.setattr(streams, "_compiled", SimpleNamespace(create_infer_request=create))
+    large: Inputs = {"input_ids": np.ones((64, 256), np.int64), "attention_mask": np.ones((64, 256), np.int64)}
+    outputs = streams.outputs([large] * 5)
+    next(outputs)
+    outputs.close()
+    assert len(begun) > 1
+    assert all(request.wait_for(0) for request in begun)
+
+
+def test_a_batch_that_the_graph_refuses_is_told(streams: Streams) -> None:
+    """It is raised by its own turn, and not left in the stream."""
+    good = _batches(seed=6)
+    bad: Inputs = {"input_ids": np.ones((2, 16), np.int64), "attention_mask": np.ones((2, 17), np.int64)}
+    with pytest.raises(RuntimeError):
+        list(streams.outputs([good[0], bad, good[1]]))
+    assert len(list(streams.outputs(good))) == len(good)

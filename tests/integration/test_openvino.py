@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,9 +14,12 @@ from livedex.config import DEFAULT_MODEL
 from livedex.encoders import Encoder, ModelSpec, open_encoder
 from livedex.encoders.converted import cache_dir, converted
 from livedex.encoders.models import digest_of, find_model
-from livedex.encoders.port import EncodingStopped
+from livedex.encoders.openvino import OpenVinoEncoder
+from livedex.encoders.openvino_streams import Inputs
+from livedex.encoders.port import EncodingStopped, Vectors
 from livedex.encoders.probe import TOLERANCE, agreement, cosines
 from livedex.errors import ConfigError
+from livedex.resources import processors
 from support.streams import paragraphs
 
 pytestmark = pytest.mark.model
@@ -76,6 +80,25 @@ def test_the_vector_of_a_text_does_not_depend_on_its_company(encoder: Encoder) -
     together = encoder.encode_documents(texts)
     alone = np.concatenate([encoder.encode_documents([text]) for text in texts])
     assert agreement(together, alone) >= TOLERANCE
+
+
+def test_only_documents_are_encoded_in_streams(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are enough for all cores. Whoever searches must not wait until the graph is compiled once more."""
+    asked: list[int] = []
+
+    def in_streams(_: object, inputs: Iterable[Inputs]) -> Iterator[Vectors]:
+        for batch in inputs:
+            asked.append(len(batch["input_ids"]))
+            yield np.ones((asked[-1], encoder.identity.dimension), np.float32)
+
+    monkeypatch.setattr(OpenVinoEncoder, "_in_streams", in_streams)
+    texts = ["word " * 200] * (4 * processors())
+    encoder.encode_queries(texts)
+    encoder.encode_documents(texts[:1])
+    assert not asked
+    encoder.encode_documents(texts)
+    assert sum(asked) == len(texts)
+    assert len(asked) % processors() == 0, "each core has as many"
 
 
 def test_it_stops_between_two_batches(encoder: Encoder) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from livedex.encoders.batching import TEXTS_PER_PART, count_tokens, filled_width, token_ids
+from livedex.encoders.batching import TEXTS_PER_PART, count_tokens, even_budget, filled_width, token_ids
 
 
 class Encoding:
@@ -54,3 +54,16 @@ def test_texts_are_filled_up_to_few_widths() -> None:
     assert all(longest <= width <= most for longest, width in widths.items())
     assert all(width - longest < 16 for longest, width in widths.items())
     assert len(set(widths.values())) == 16
+
+
+@pytest.mark.parametrize("ways", [1, 2, 3, 16])
+def test_each_way_gets_as_many_batches(ways: int) -> None:
+    """Of no more tokens than a batch may have, and no more batches than that takes."""
+    most = 1000
+    for total in range(1, 100 * most, 77):
+        budget = even_budget(total, most, ways)
+        assert 1 <= budget <= most
+        number = -(-total // budget)
+        assert number <= ways or -(-number // ways) == -(-total // (most * ways))
+    assert even_budget(2 * most, most, ways=2) == most
+    assert even_budget(2 * most + 2, most, ways=2) == most // 2 + 1

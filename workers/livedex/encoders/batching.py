@@ -38,6 +38,12 @@ def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         start += size
 
 
+def even_budget(total: int, most: int, ways: int) -> int:
+    """The tokens of a batch, at most `most`, by which so many in all make as many batches for each of the ways."""
+    rounds = -(-total // (most * ways))
+    return -(-total // max(1, rounds * ways))
+
+
 def filled_width(longest: int, most: int) -> int:
     """How many tokens the texts of a batch are filled up to: few widths, so that a graph has soon met them all. To prepare for
     a new one takes OpenVINO some ten milliseconds, as long as a chunk, and a few tokens more take less than one.

@@ -1,5 +1,5 @@
 """The OpenVINO adapter: a sentence-transformers model as a compiled graph, fed with batches of texts of like length. A few of
-them, which somebody waits for, have all cores one after another; many have a core each (openvino_streams.py).
+them, which somebody waits for, have all cores one after another; many of documents have a core each (openvino_streams.py).
 
 It takes bfloat16 where the processor has it and the vectors stay those of torch, checked on the probe's texts each time that
 a model is opened; else single precision.
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from livedex.encoders.batching import batches, count_tokens, filled_width, token_ids
+from livedex.encoders.batching import batches, count_tokens, even_budget, filled_width, token_ids
 from livedex.encoders.converted import Converted, converted, quantised
 from livedex.encoders.models import digest_of, find_model
 from livedex.encoders.openvino_streams import Inputs, Streams, compiled, precisions
@@ -24,6 +24,7 @@ from livedex.observe import logger
 from livedex.resources import processors
 
 TOKENS_PER_BATCH = 1024  # small batches stay in the processor's cache
+LEAST_TOKENS = 512  # of documents for each core, from which on each has batches of its own
 LOSSY_TOLERANCE = 0.98  # the mean cosine to torch's vectors that int8 must have, where it is asked for
 
 _log = logger("encoder")
@@ -60,7 +61,7 @@ class OpenVinoEncoder:
 
     def encode_documents(self, texts: Sequence[str], *, stopped: Callable[[], bool] = lambda: False) -> Vectors:
         """See Encoder."""
-        return self._encode(self.identity.document_prompt, texts, stopped)
+        return self._encode(self.identity.document_prompt, texts, in_streams=True, stopped=stopped)
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """See Encoder."""
@@ -98,16 +99,23 @@ class OpenVinoEncoder:
         self._compiled = compiled(graph, precision)
         return cosines(normalised(self._vectors(texts)), model.reference)
 
-    def _encode(self, prompt: str, texts: Sequence[str], stopped: Callable[[], bool] = lambda: False) -> Vectors:
+    def _encode(
+        self, prompt: str, texts: Sequence[str], *, in_streams: bool = False, stopped: Callable[[], bool] = lambda: False
+    ) -> Vectors:
         if not texts:
             return np.empty((0, self.identity.dimension), np.float32)
-        vectors = self._vectors([prompt + text for text in texts], stopped)
+        vectors = self._vectors([prompt + text for text in texts], in_streams=in_streams, stopped=stopped)
         return shaped(vectors, self.identity.dimension, normalise=self._normalise)
 
-    def _vectors(self, texts: Sequence[str], stopped: Callable[[], bool] = lambda: False) -> Vectors:
-        """As the graph gives them."""
+    def _vectors(
+        self, texts: Sequence[str], *, in_streams: bool = False, stopped: Callable[[], bool] = lambda: False
+    ) -> Vectors:
+        """As the graph gives them; `in_streams` where there is work for all cores."""
         rows = token_ids(self._reading, texts)
-        parts = list(batches([len(tokens) for tokens in rows], TOKENS_PER_BATCH))
+        lengths, cores = [len(tokens) for tokens in rows], processors()
+        in_streams = in_streams and sum(lengths) >= cores * LEAST_TOKENS
+        budget = even_budget(sum(lengths), TOKENS_PER_BATCH, cores) if in_streams else TOKENS_PER_BATCH
+        parts = list(batches(lengths, budget))
 
         def inputs() -> Iterator[Inputs]:
             for part in parts:
@@ -116,7 +124,7 @@ class OpenVinoEncoder:
                 yield self._inputs([rows[index] for index in part])
 
         vectors: dict[int, Vectors] = {}
-        outputs = self._in_streams(inputs()) if len(parts) > processors() else map(self._run, inputs())
+        outputs = self._in_streams(inputs()) if in_streams else map(self._run, inputs())
         for part, output in zip(parts, outputs, strict=True):
             vectors.update(zip(part, output, strict=True))
         return np.stack([vectors[index] for index in range(len(rows))])

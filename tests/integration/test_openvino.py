@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from livedex.config import DEFAULT_MODEL
-from livedex.encoders import Encoder, ModelSpec, open_encoder
+from livedex.encoders import Encoder, ModelSpec, open_encoder, openvino
 from livedex.encoders.converted import cache_dir, converted
 from livedex.encoders.models import digest_of, find_model
 from livedex.encoders.openvino import OpenVinoEncoder
@@ -82,23 +83,62 @@ def test_the_vector_of_a_text_does_not_depend_on_its_company(encoder: Encoder) -
     assert agreement(together, alone) >= TOLERANCE
 
 
-def test_only_documents_are_encoded_in_streams(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there are enough for all cores. Whoever searches must not wait until the graph is compiled once more."""
-    asked: list[int] = []
+def test_streams_give_the_vectors_of_torch_too(reference: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many cores there are, and however many texts."""
+    monkeypatch.setattr(openvino, "LEAST_TOKENS", 0)
+    encoder = _opened("openvino")
+    for texts in (["a"], ["Zürich 東京 مرحبا", "word " * 400], paragraphs(seed=7, count=30)):
+        assert agreement(encoder.encode_documents(texts), reference.encode_documents(texts)) >= TOLERANCE
+    assert isinstance(encoder, OpenVinoEncoder)
+    assert (encoder._streams is None) == (processors() == 1)
 
-    def in_streams(_: object, inputs: Iterable[Inputs]) -> Iterator[Vectors]:
-        for batch in inputs:
-            asked.append(len(batch["input_ids"]))
-            yield np.ones((asked[-1], encoder.identity.dimension), np.float32)
 
-    monkeypatch.setattr(OpenVinoEncoder, "_in_streams", in_streams)
-    texts = ["word " * 200] * (4 * processors())
-    encoder.encode_queries(texts)
-    encoder.encode_documents(texts[:1])
-    assert not asked
-    encoder.encode_documents(texts)
-    assert sum(asked) == len(texts)
-    assert len(asked) % processors() == 0, "each core has as many"
+def test_only_many_documents_are_encoded_in_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever searches must not wait until the graph is compiled once more; of one core nothing is to be had."""
+    for cores in (4, 1):
+        monkeypatch.setattr(openvino, "processors", lambda cores=cores: cores)
+        encoder = _opened("openvino")
+        assert isinstance(encoder, OpenVinoEncoder)
+        texts = ["word " * 200] * (4 * cores)
+        encoder.encode_queries(texts)
+        encoder.encode_documents(texts[:1])
+        assert encoder._streams is None
+        encoder.encode_documents(texts)
+        assert (encoder._streams is None) == (cores == 1)
+
+
+class Broken:
+    """Streams that do not work, or give other vectors."""
+
+    raises: ClassVar = True
+    opened: ClassVar = 0
+
+    def __init__(self, *_: object) -> None:
+        Broken.opened += 1
+        if Broken.raises:
+            raise RuntimeError("no room")
+
+    def outputs(self, batches: Iterable[Inputs]) -> Iterator[Vectors]:
+        """Ones."""
+        yield from (np.ones((len(batch["input_ids"]), 384), np.float32) for batch in batches)
+
+
+@pytest.mark.parametrize("raises", [True, False])
+def test_streams_that_do_not_work_are_not_used(
+    reference: Encoder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], raises: bool
+) -> None:
+    """No text is blamed for it: one batch is encoded after another, and that is said once."""
+    monkeypatch.setattr(openvino, "Streams", Broken)
+    monkeypatch.setattr(openvino, "processors", lambda: 2)
+    monkeypatch.setattr(Broken, "raises", raises)
+    monkeypatch.setattr(Broken, "opened", 0)
+    encoder, texts = _opened("openvino"), paragraphs(seed=8, count=40)
+    for _ in range(2):
+        assert agreement(encoder.encode_documents(texts), reference.encode_documents(texts)) >= TOLERANCE
+    assert Broken.opened == 1
+    said = capsys.readouterr().out
+    assert said.count("encoder.no_streams") == 1
+    assert ("RuntimeError" if raises else "they give other vectors: cosine") in said
 
 
 def test_it_stops_between_two_batches(encoder: Encoder) -> None:

@@ -4,6 +4,7 @@ processors.
 
 import math
 import os
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -26,11 +27,12 @@ def cache_dir() -> Path:
     return Path(base) / "livedex"
 
 
+@cache
 def processors(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """How many this process may use at a time: those that it may run on, and of a container no more than its quota gives, where
-    every thread above it makes all of them wait.
+    """How many this process may use at a time, as it began: those that it may run on, and in a container no more than the quota
+    of its control group (version 2), rounded up, where every thread above it makes all of them wait.
     """
-    own = len(os.sched_getaffinity(0))
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         allowed, period = (float(number) for number in quota.read_text().split())
     except (OSError, ValueError):  # no container, or one without a limit: max

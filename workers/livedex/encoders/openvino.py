@@ -6,7 +6,8 @@ a model is opened; else single precision.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,9 @@ class OpenVinoEncoder:
         self._lock = threading.Lock()
         self._max_tokens = facts.max_tokens
         self._normalise = spec.normalise
+        self._opening = threading.Lock()
         self._streams: Streams | None = None  # from when there is much to do first: they take the model's memory again
+        self._cores = processors()  # for streams; 1 where they do not work
         precision = self._compile_int8(model) if spec.precision == "int8" else self._compile(model)
         self.identity = Identity(
             encoder="openvino",
@@ -112,9 +115,9 @@ class OpenVinoEncoder:
     ) -> Vectors:
         """As the graph gives them; `in_streams` where there is work for all cores."""
         rows = token_ids(self._reading, texts)
-        lengths, cores = [len(tokens) for tokens in rows], processors()
-        in_streams = in_streams and sum(lengths) >= cores * LEAST_TOKENS
-        budget = even_budget(sum(lengths), TOKENS_PER_BATCH, cores) if in_streams else TOKENS_PER_BATCH
+        lengths = [len(tokens) for tokens in rows]
+        streams = self._opened_streams() if in_streams and sum(lengths) >= self._cores * LEAST_TOKENS else None
+        budget = even_budget(sum(lengths), TOKENS_PER_BATCH, self._cores) if streams else TOKENS_PER_BATCH
         parts = list(batches(lengths, budget))
 
         def inputs() -> Iterator[Inputs]:
@@ -124,9 +127,9 @@ class OpenVinoEncoder:
                 yield self._inputs([rows[index] for index in part])
 
         vectors: dict[int, Vectors] = {}
-        outputs = self._in_streams(inputs()) if in_streams else map(self._run, inputs())
-        for part, output in zip(parts, outputs, strict=True):
-            vectors.update(zip(part, output, strict=True))
+        with closing(streams.outputs(inputs()) if streams else (self._run(each) for each in inputs())) as outputs:
+            for part, output in zip(parts, outputs, strict=True):
+                vectors.update(zip(part, output, strict=True))
         return np.stack([vectors[index] for index in range(len(rows))])
 
     def _inputs(self, rows: Sequence[NDArray[np.int32]]) -> Inputs:
@@ -144,12 +147,25 @@ class OpenVinoEncoder:
         with self._lock:  # a copy: the next run writes its answer to the same place
             return np.array(self._compiled(inputs)[0], np.float32)
 
-    def _in_streams(self, inputs: Iterable[Inputs]) -> Iterator[Vectors]:
-        """Those of many, in their order."""
-        with self._lock:
-            if self._streams is None:
-                self._streams = Streams(self._graph, self._inference)
-        return self._streams.outputs(inputs)
+    def _opened_streams(self) -> Streams | None:
+        """The graph in streams, if there is more than one core and they give the vectors that one batch after another has."""
+        with self._opening:
+            if self._streams is None and self._cores > 1:
+                try:
+                    self._streams = self._checked(Streams(self._graph, self._inference))
+                except Exception as error:  # noqa: BLE001 - whatever keeps them from working, no text is at fault
+                    why = str(error) if isinstance(error, ConfigError) else type(error).__name__
+                    _log.warning("encoder.no_streams", encoder="openvino", why=why)
+                    self._cores = 1
+            return self._streams
+
+    def _checked(self, streams: Streams) -> Streams:
+        batch = self._inputs(token_ids(self._reading, TEXTS))
+        (found,) = streams.outputs([batch])
+        cosine = float(cosines(normalised(found), normalised(self._run(batch))).min())
+        if not cosine >= TOLERANCE:
+            raise ConfigError(f"they give other vectors: cosine {cosine:.5f}, at least {TOLERANCE} was expected")
+        return streams
 
 
 def _tokenizers(model: Converted, max_tokens: int) -> tuple[Any, Any]:

@@ -27,28 +27,25 @@ def precisions() -> tuple[str, ...]:
     return ("bf16", "f32") if fast else ("f32",)
 
 
-def compiled(graph: Path, precision: str, *, hint: str = "LATENCY") -> Any:
-    """A graph, ready to run on the processors that this process may use: one batch after another (LATENCY), or many at a time
-    (THROUGHPUT).
-    """
+def compiled(graph: Path, precision: str, *, streams: int | None = None) -> Any:
+    """A graph, ready to run on the processors that this process may use: one batch after another, or in so many streams."""
     import openvino
 
     settings = {
         "INFERENCE_PRECISION_HINT": precision,
-        "PERFORMANCE_HINT": hint,
         "INFERENCE_NUM_THREADS": processors(),
         "CACHE_DIR": str(graph.parent / "compiled"),
     }
-    return openvino.Core().compile_model(graph, "CPU", settings)
+    wanted = {"PERFORMANCE_HINT": "LATENCY"} if streams is None else {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": streams}
+    return openvino.Core().compile_model(graph, "CPU", settings | wanted)
 
 
 class Streams:
-    """A graph that takes many batches at a time; any number of threads may use it."""
+    """A graph that takes many batches at a time, one on each core; any number of threads may use it."""
 
     def __init__(self, graph: Path, precision: str) -> None:
-        self._compiled = compiled(graph, precision, hint="THROUGHPUT")
-        # one more than are worked on, so that no stream waits for the next to be made ready
-        self._requests = 1 + self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        self._compiled = compiled(graph, precision, streams=processors())
+        self._requests = processors() + 1  # so that no stream waits for its next batch to be made ready
 
     def outputs(self, batches: Iterable[Inputs]) -> Generator[Vectors, None, None]:
         """The first output for each batch, float32, in their order."""

@@ -175,13 +175,47 @@ def test_a_server_that_takes_fewer_texts_than_asked_gets_fewer(most: int) -> Non
         made = cast("Generation", SimpleNamespace(generation_id=1, identity=encoder.identity))
         found = embedder.vectors(made, TEXTS, deadline=time.perf_counter() + 30)
         assert np.allclose(found, EXPECTED, atol=1e-6)
+        before = server.refusals
+        encoder.encode_documents(TEXTS)
+        assert server.refusals == before, "what it takes is remembered"
 
 
 def test_a_server_that_takes_no_text_at_all_is_the_operators(told: EmbeddingServer) -> None:
     """No text is blamed for it."""
     encoder = opened(told)
     told.status = 422
-    with pytest.raises(SystemicError, match=r"takes no text: .* answers 422"):
+    for encode in (encoder.encode_documents, encoder.encode_queries):
+        with pytest.raises(SystemicError, match=r"takes no text: .* answers 422"):
+            encode(TEXTS[:3])
+    told.status = 200
+    assert np.allclose(encoder.encode_documents(TEXTS[:3]), EXPECTED[:3], atol=1e-6)
+
+
+NO_VECTORS = (None, "0.1", [None], ["0.1"], {"0": 0.1})
+
+
+@pytest.mark.parametrize("vector", NO_VECTORS)
+def test_what_is_no_vector_is_the_operators(told: EmbeddingServer, monkeypatch: pytest.MonkeyPatch, vector: object) -> None:
+    """In either dialect, and no text is blamed."""
+    server = EmbeddingServer()
+    with server.running(server.openai(), "/v1"):
+        for one, wrap in ((server, lambda index: {"index": index, "embedding": vector}), (told, lambda _: vector)):
+            encoder = opened(one)
+            rows = [wrap(index) for index in range(4)]  # type: ignore[no-untyped-call]
+            with monkeypatch.context() as patch:
+                patch.setattr(
+                    Conversation, "post", lambda *_, rows=rows, one=one, **__: {"data": rows} if one is server else rows
+                )
+                with pytest.raises(SystemicError, match="gives a vector that is no list of numbers"):
+                    encoder.encode_documents(TEXTS[:3])
+
+
+def test_a_witness_that_is_no_number_does_not_pass(told: EmbeddingServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As little as another model's."""
+    encoder = opened(told)
+    rows = [[float("nan")] * EXPECTED.shape[1], *EXPECTED[:3].tolist()]
+    monkeypatch.setattr(Conversation, "post", lambda *_, **__: rows)
+    with pytest.raises(SystemicError, match="gives other vectors"):
         encoder.encode_documents(TEXTS[:3])
 
 
@@ -329,6 +363,45 @@ def test_a_server_that_changes_its_model_is_noticed_at_once(told: EmbeddingServe
     monkeypatch.setattr(told, "embed", later)
     with pytest.raises(SystemicError, match="gives other vectors than when this worker opened it"):
         encoder.encode_documents(TEXTS)
+
+
+def test_another_model_is_noticed_between_two_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that is too large for the server is many, and each of them says which model it met."""
+    server = EmbeddingServer()
+    with server.running(server.openai(), "/v1"):
+        server.batch = 10
+        encoder = opened(server)
+        answer = server.embed
+
+        def changing(texts: list[str], authorization: str | None) -> JSONResponse | list[list[float]]:
+            found = answer(texts, authorization)
+            if not isinstance(found, JSONResponse):
+                server.encoder = HashEncoder(ModelSpec(model=MODEL, document_prompt="another model"))
+            return found
+
+        monkeypatch.setattr(server, "embed", changing)
+        with pytest.raises(SystemicError, match="gives other vectors than when this worker opened it"):
+            encoder.encode_documents(TEXTS[:20])
+
+
+def test_a_query_worker_tells_of_another_model(told: EmbeddingServer) -> None:
+    """As of a server that is away: it is not ready, and asks once for all that wait together."""
+    encoder = opened(told)
+    said: list[object] = []
+    embedder = QueryEmbedder(cast("Loaded", SimpleNamespace(encoder=lambda _: encoder)), QueryMetrics(), told=said.append)
+    made = cast("Generation", SimpleNamespace(generation_id=1, identity=encoder.identity))
+    told.encoder = HashEncoder(ModelSpec(model=MODEL, document_prompt="another model"))
+    told.seconds = 0.1
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(embedder.vectors, made, ["first"], deadline=time.perf_counter() + 30)
+        until(lambda: told._busy, what="the model to be busy")
+        others = [pool.submit(embedder.vectors, made, [text], deadline=time.perf_counter() + 30) for text in TEXTS[:3]]
+        for each in (first, *others):
+            with pytest.raises(SystemicError, match="gives other vectors"):
+                each.result()
+    assert [type(each) for each in said] == [SystemicError] * 2
+    embedder.probe(made)  # nobody is there to be told
+    assert len(said) == 3
 
 
 def test_a_wrong_token_is_the_operators(told: EmbeddingServer, tmp_path: Path) -> None:

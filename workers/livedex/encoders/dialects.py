@@ -55,7 +55,8 @@ class Inference:
     ) -> Numbers:
         """See Dialect."""
         body = {"inputs": list(texts), "normalize": False, "truncate": True}
-        return _rows(self._talk.post("/embed", body, patience=patience, failing=failing, stopped=stopped), len(texts))
+        answer = self._talk.post("/embed", body, patience=patience, failing=failing, stopped=stopped)
+        return _numbers(_rows(answer, len(texts)))
 
     def count_tokens(self, texts: Sequence[str], stopped: Callable[[], bool]) -> list[int]:
         """See Dialect."""
@@ -80,12 +81,13 @@ class OpenAi:
         body = {"model": self._model, "input": list(texts), "encoding_format": "float"}
         answer = self._talk.post("/embeddings", body, patience=patience, failing=failing, stopped=stopped)
         data = answer.get("data") if isinstance(answer, dict) else None
-        found = {row.get("index"): row.get("embedding") for row in _rows(data, len(texts))}
+        rows = [row for row in _rows(data, len(texts)) if isinstance(row, dict) and isinstance(row.get("index"), int)]
+        found = {row["index"]: row.get("embedding") for row in rows}
         if found.keys() != set(range(len(texts))):
             raise SystemicError(
                 "embedder", "the embedding server does not say which vector is of which text: check its version"
             )
-        return [found[index] for index in range(len(texts))]
+        return _numbers([found[index] for index in range(len(texts))])
 
     def count_tokens(self, texts: Sequence[str], stopped: Callable[[], bool]) -> list[int]:  # noqa: ARG002
         """See Dialect. No tokenizer makes more tokens of a text than it has bytes."""
@@ -102,6 +104,14 @@ class OpenAi:
                 "LIVEDEX_EMBEDDER_MAX_TOKENS to it"
             )
         return int(said[0])
+
+
+def _numbers(rows: list[Any]) -> Numbers:
+    if not all(isinstance(row, list) and all(isinstance(number, int | float) for number in row) for row in rows):
+        raise SystemicError(
+            "embedder", "the embedding server gives a vector that is no list of numbers: check its version, and its model"
+        )
+    return rows
 
 
 def _rows(found: Any, count: int) -> list[Any]:

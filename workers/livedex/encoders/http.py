@@ -7,6 +7,7 @@ at a time, up to the limit of the settings.
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,6 +23,7 @@ FAILING_PATIENCE = 5.0  # seconds with a server that fails, before it is found o
 QUERY_FAILING_PATIENCE = 0.5  # the same for those who wait, and all others with them
 REMEMBERED = 300.0  # seconds, of a text that the server fails on
 CULPRITS = 1_000  # of them
+MOST_ALONE = 2  # of a request that cannot be halved: a text and the witness
 _FAILS = "the embedding server fails on this text, and on others does not"
 
 
@@ -40,6 +42,8 @@ class HttpEncoder:
         self._counts = ThreadPoolExecutor(server.concurrency, thread_name_prefix="count-request")
         # texts that the server does not embed: until when that is remembered (monotonic), and why
         self._culprits: dict[str, tuple[float, str]] = {}
+        # texts of a request beside the witness; fewer once the server refused as many, 0: each is asked for alone
+        self._most = self._dialect.texts_per_request - 1
         self._normalise = spec.normalise
         self._witness = np.array(example, np.float32)
         self._whole = len(example[0])
@@ -56,7 +60,8 @@ class HttpEncoder:
 
     def count_tokens(self, texts: Sequence[str], *, stopped: Callable[[], bool] = lambda: False) -> list[int]:
         """See Encoder."""
-        parts = self._parts([self.identity.document_prompt + text for text in texts])
+        prompted = [self.identity.document_prompt + text for text in texts]
+        parts = self._parts(prompted, most=self._dialect.texts_per_request)
         answers = self._counts.map(lambda part: self._dialect.count_tokens(part, stopped), parts)
         return [count for found in answers for count in found]
 
@@ -64,56 +69,63 @@ class HttpEncoder:
         """See Encoder."""
         if not texts:
             return np.empty((0, self.identity.dimension), np.float32)
-        parts = self._parts([self.identity.document_prompt + text for text in texts], beside=1)
-        answers = self._requests.map(lambda part: self._checked(self._embed([WITNESS, *part], stopped)), parts)
+        parts = self._parts([self.identity.document_prompt + text for text in texts], most=self._most)
+        answers = self._requests.map(lambda part: self._embedded(part, _Asker(stopped=stopped)), parts)
         return self._vectors([row for answer in answers for row in answer])
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """See Encoder. UnavailableError within QUERY_PATIENCE when the server does not answer; InputRefusedError when it fails
         on these texts, and on others does not: one of them is at fault.
         """
-        prompted = [self.identity.query_prompt + text for text in texts]
-        self._refuse_culprits(prompted)
-        parts = self._parts(prompted, beside=1)
-        return self._vectors([row for part in parts for row in self._checked(self._asked([WITNESS, *part]))])
+        asker = _Asker(deadline=time.monotonic() + QUERY_PATIENCE)
+        parts = self._parts([self.identity.query_prompt + text for text in texts], most=self._most)
+        return self._vectors([row for part in parts for row in self._embedded(part, asker)])
 
-    def _asked(self, part: list[str]) -> Numbers:
-        """The vectors of a request's queries, or of parts of it where they are too many for the server."""
-        try:
-            return self._dialect.embed(part, QUERY_PATIENCE, lambda: False, failing=QUERY_FAILING_PATIENCE)
-        except FailingError as error:
-            if not self._passes_witness(QUERY_FAILING_PATIENCE, lambda: False):
-                raise
-            raise self._blamed([text for text in part if text != WITNESS], f"{_FAILS}: {error}") from error
-        except InputRefusedError:
-            if len(part) == 1:
-                raise
-        return _in_halves(self._asked, part)
-
-    def _parts(self, texts: list[str], *, beside: int = 0) -> list[list[str]]:
-        """As many texts in each as go into one request `beside` others."""
-        size = max(1, self._dialect.texts_per_request - beside)
+    @staticmethod
+    def _parts(texts: list[str], *, most: int) -> list[list[str]]:
+        size = max(1, most)
         return [texts[start : start + size] for start in range(0, len(texts), size)]
 
-    def _embed(self, part: list[str], stopped: Callable[[], bool]) -> Numbers:
+    def _embedded(self, part: list[str], asker: "_Asker") -> Numbers:
         """The vectors of a request's texts. Where the server fails on them, and not on the witness, or refuses them, they are
         too many for it, or one is at fault, which is found: InputRefusedError, at once when it is asked for again, or no other
-        would come to its turn.
+        would come to its turn. Whoever searches does not wait for that: one of his texts is at fault then.
         """
         self._refuse_culprits(part)
+        if not self._most:
+            return [row for text in part for row in self._alone(text, asker)]
         try:
-            return self._dialect.embed(part, None, stopped, failing=FAILING_PATIENCE if len(part) > 1 else None)
+            return self._checked(self._ask([WITNESS, *part], asker))
         except FailingError as error:
-            if part == [WITNESS] or not self._passes_witness(FAILING_PATIENCE, stopped):
+            if not self._passes_witness(asker):
                 raise
-            if len(part) == 1:
+            if len(part) == 1 or asker.waits:
                 raise self._blamed(part, f"{_FAILS}: {error}") from error
+            return self._in_halves(part, asker)
+        except InputRefusedError:
+            found = self._in_halves(part, asker) if len(part) > 1 else self._alone(part[0], asker)
+        self._most = min(self._most, len(part) // 2)  # it was so many that the server does not take
+        return found
+
+    def _in_halves(self, part: list[str], asker: "_Asker") -> Numbers:
+        middle = len(part) // 2
+        return self._embedded(part[:middle], asker) + self._embedded(part[middle:], asker)
+
+    def _alone(self, text: str, asker: "_Asker") -> Numbers:
+        """The vector of a text, asked for by itself behind the witness."""
+        try:
+            self._checked(self._ask([WITNESS], asker))
         except InputRefusedError as error:
-            if part == [WITNESS]:
-                raise SystemicError("embedder", f"the embedding server takes no text: {error}") from error
-            if len(part) == 1:
-                raise self._blamed(part, str(error)) from error
-        return _in_halves(lambda half: self._embed(half, stopped), part)
+            raise SystemicError("embedder", f"the embedding server takes no text: {error}") from error
+        try:
+            return self._ask([text], asker)
+        except FailingError as error:
+            raise self._blamed([text], f"{_FAILS}: {error}") from error
+        except InputRefusedError as error:
+            raise self._blamed([text], str(error)) from error
+
+    def _ask(self, texts: list[str], asker: "_Asker") -> Numbers:
+        return self._dialect.embed(texts, asker.patience, asker.stopped, failing=asker.failing_patience(len(texts)))
 
     def _refuse_culprits(self, texts: Sequence[str]) -> None:
         now = time.monotonic()
@@ -129,10 +141,10 @@ class HttpEncoder:
             self._culprits = {**known, texts[0]: (time.monotonic() + REMEMBERED, why)}
         return InputRefusedError(why)
 
-    def _passes_witness(self, patience: float, stopped: Callable[[], bool]) -> bool:
+    def _passes_witness(self, asker: "_Asker") -> bool:
         try:
-            self._dialect.embed([WITNESS], patience, stopped)
-        except UnavailableError:
+            self._dialect.embed([WITNESS], asker.witness_patience, asker.stopped)
+        except (UnavailableError, InputRefusedError):
             return False
         return True
 
@@ -141,7 +153,7 @@ class HttpEncoder:
         any of its vectors is stored or searched for.
         """
         witness, *others = rows
-        if agreement(np.array([witness], np.float32), self._witness) < TOLERANCE:
+        if not agreement(np.array([witness], np.float32), self._witness) >= TOLERANCE:  # nor does one that is no number
             message = "gives other vectors than when this worker opened it: serve the model that the generation was made with"
             raise SystemicError("embedder", f"the embedding server {message}")
         return others
@@ -153,6 +165,30 @@ class HttpEncoder:
         return shaped(vectors, self.identity.dimension, normalise=self._normalise)
 
 
-def _in_halves(ask: Callable[[list[str]], Numbers], part: list[str]) -> Numbers:
-    middle = len(part) // 2
-    return ask(part[:middle]) + ask(part[middle:])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asker:
+    """Whose texts these are, and how long that one waits."""
+
+    stopped: Callable[[], bool] = lambda: False
+    deadline: float | None = None  # monotonic second, of who searches; None: of the index worker, which has time
+
+    @property
+    def waits(self) -> bool:
+        """Whether somebody waits for the answer."""
+        return self.deadline is not None
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds for a request; None: as many as the conversation gives it."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    @property
+    def witness_patience(self) -> float:
+        """Seconds to find out whether the server fails on everything."""
+        return QUERY_FAILING_PATIENCE if self.waits else FAILING_PATIENCE
+
+    def failing_patience(self, texts: int) -> float | None:
+        """Seconds with a server that fails on so many texts; None: all the patience, since nothing more can be found out."""
+        if self.waits:
+            return QUERY_FAILING_PATIENCE
+        return FAILING_PATIENCE if texts > MOST_ALONE else None

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from livedex.catalogue import Generation
 from livedex.encoders import Encoder
-from livedex.errors import ConfigError, TimedOutError, UnavailableError
+from livedex.errors import ConfigError, SystemicError, TimedOutError, UnavailableError
 from livedex.observe import QueryMetrics
 
 Vector = NDArray[np.float32]
@@ -92,7 +92,7 @@ class QueryEmbedder:
 
     def __init__(
         self, encoders: Loaded, metrics: QueryMetrics, *, batch: int = BATCH, cache_bytes: int = CACHE_BYTES,
-        told: Callable[[UnavailableError | None], None] = lambda _: None,
+        told: Callable[[UnavailableError | SystemicError | None], None] = lambda _: None,
     ) -> None:  # fmt: skip
         """`told` learns of each call of a model whether it was answered (None), or why it was not."""
         self._encoders = encoders
@@ -176,7 +176,7 @@ class QueryEmbedder:
         try:
             vectors = self._encoded(generation, dict.fromkeys(text for waiter in batch for text in waiter.texts))
         except Exception as error:  # noqa: BLE001 - raised again by each that asked
-            if len(batch) > 1 and not isinstance(error, UnavailableError):
+            if len(batch) > 1 and not isinstance(error, UnavailableError | SystemicError):
                 for waiter in batch:  # a text that the model refuses must fail its own search only
                     self._encode([waiter])
                 return
@@ -205,7 +205,7 @@ class QueryEmbedder:
         encoder = self._encoders.encoder(generation)
         try:
             made = encoder.encode_queries(texts)
-        except UnavailableError as error:
+        except (UnavailableError, SystemicError) as error:
             self._told(error)
             raise
         self._told(None)
@@ -218,7 +218,7 @@ class QueryEmbedder:
 
     def probe(self, generation: Generation) -> None:
         """Ask the model for a vector that nobody needs, to see whether it answers."""
-        with suppress(UnavailableError):
+        with suppress(UnavailableError, SystemicError):
             self._asked(generation, ["does it answer"])
 
 

@@ -18,7 +18,7 @@ from livedex.core.backoff import backoff
 from livedex.core.mailbox import PRESENCE_CLASS, ForgedError, Question, collect, digest_of, read
 from livedex.database import Connection, first_line, open_session, query, translated
 from livedex.encoders.remote import FailingError
-from livedex.errors import LivedexError, TimedOutError, UnavailableError
+from livedex.errors import LivedexError, SystemicError, TimedOutError, UnavailableError
 from livedex.lifecycle import Stop
 from livedex.observe import QueryMetrics, logger
 from livedex.query.active import Encoders
@@ -157,7 +157,7 @@ class Mailbox:
             with self._tracer.span("embed"):
                 vectors = self._embedder.vectors(generation, texts, deadline=time.perf_counter() + PATIENCE)
         except Exception as error:  # noqa: BLE001 - whatever a model raises, the next text is answered
-            if isinstance(error, UnavailableError | TimedOutError) and not isinstance(error, FailingError):
+            if isinstance(error, UnavailableError | SystemicError | TimedOutError) and not isinstance(error, FailingError):
                 _log.warning("mailbox.waits", why=str(error))
                 self._stop.wait(PAUSE)
                 return

@@ -18,7 +18,7 @@ from psycopg_pool import ConnectionPool
 
 from livedex.catalogue import Generation
 from livedex.database import Connection, query, translated
-from livedex.errors import TimedOutError, UnavailableError, UsageError
+from livedex.errors import SystemicError, TimedOutError, UnavailableError, UsageError
 from livedex.observe import QueryMetrics, logger
 from livedex.query import explaining
 from livedex.query.active import Encoders
@@ -154,7 +154,7 @@ class Searcher:
             deadline = max(each.deadline for each in group)
             vectors = self._embedder.vectors(generation, [each.search.query for each in group], deadline=deadline)
         except Exception as error:  # noqa: BLE001 - raised again, or told in its place
-            if len(group) == 1 or isinstance(error, (TimedOutError, UnavailableError)):
+            if len(group) == 1 or isinstance(error, (TimedOutError, UnavailableError, SystemicError)):
                 for each in group:
                     each.error = error
                 return

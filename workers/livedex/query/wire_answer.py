@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from livedex.catalogue import Generation
 from livedex.core.mailbox import WIRE_PURPOSES, WirePurpose, is_tag_of
-from livedex.errors import TimedOutError, UnavailableError
+from livedex.errors import SystemicError, TimedOutError, UnavailableError
 from livedex.observe import QueryMetrics, logger
 from livedex.query.active import Encoders
 from livedex.query.embedding import QueryEmbedder
@@ -122,7 +122,7 @@ class Answerer:
             raise StatementError(
                 "57014", f"the query worker did not {verb} in time", "ask again with a longer timeout"
             ) from None
-        except UnavailableError as error:
+        except (UnavailableError, SystemicError) as error:
             raise StatementError("57P03", str(error)) from None
         except StatementError:
             raise

@@ -87,11 +87,15 @@ select s.digest, c.chunk_key
                       where collection_id = %(collection_id)s and digest = s.digest offset 0) c
 
 -- name: hold_staged
--- Chunks that were staged for a batch which takes its time begin their grace anew. Who has one locked forgets or deletes it.
+-- Chunks that were staged for a batch which takes its time begin their grace anew, once a quarter of the least grace is over. The
+-- collector may have chosen one a moment before: then the batch is planned anew.
 update livedex.chunk_orphan
    set since = now()
- where chunk_key in (select chunk_key from livedex.chunk_orphan
-                      where chunk_key = any(%(keys)s::bigint[]) order by chunk_key for update skip locked)
+ where chunk_key in (select o.chunk_key from livedex.chunk_orphan o
+                      where o.chunk_key = any(%(keys)s::bigint[])
+                        and o.since <= now() - (select min(least(c.orphan_grace, make_interval(secs => %(least)s))) / 4
+                                                  from livedex.collection c)
+                      order by o.chunk_key for update skip locked)
 
 -- name: share_collection
 -- Until the transaction ends, no `livedex apply` replaces the generation; see keep_collection.

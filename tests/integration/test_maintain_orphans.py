@@ -16,6 +16,7 @@ from livedex.core.continuity import Topic
 from livedex.core.fold import DocumentState
 from livedex.core.plan import BatchPlan, DocumentPlan
 from livedex.core.record import Place, Version
+from livedex.core.upkeep import LEAST_GRACE
 from livedex.database import open_pool
 from livedex.encoders import ModelSpec, open_encoder
 from livedex.errors import ConflictError
@@ -193,6 +194,21 @@ def test_what_is_staged_for_a_batch_that_takes_its_time_is_held(bench: Bench) ->
     assert bench.sweep() == 1
     bench.apply(0, plan, keys)
     assert bench.connection.execute("select text from livedex.chunks").fetchall() == [("A text.",)]
+
+
+def test_a_hold_writes_only_what_has_aged(bench: Bench) -> None:
+    """A large document is held again and again, and a grace is long."""
+    bench.grace("1 day")
+    written = "select xmin::text from livedex.chunk_orphan"
+    _, keys = bench.stage(0, "A text.")
+    assert bench.sweep() == 0  # which notes it
+    before = bench.one(written)
+    bench.store.hold(keys)
+    assert bench.one(written) == before
+    bench.connection.execute("update livedex.chunk_orphan set since = since - make_interval(secs => %s)", (LEAST_GRACE / 4,))
+    before = bench.one(written)
+    bench.store.hold(keys)
+    assert bench.one(written) != before
 
 
 def test_what_a_canary_left_goes_before_the_grace_of_users_chunks(bench: Bench) -> None:

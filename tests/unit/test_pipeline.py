@@ -62,6 +62,7 @@ class Steps:
     def hold(self, keys: Keys) -> None:
         """See Stages."""
         self.held.append(set(keys.get(1, {}).values()))
+        self.at.get(("hold", len(self.held)), lambda: None)()
 
     def apply(self, work: Work) -> Applied:
         """See Stages."""
@@ -362,6 +363,19 @@ def test_what_is_staged_of_a_batch_that_stands_still_is_held(run: Run) -> None:
     came.set()
     run.until_ended(2)
     assert held == [2]
+
+
+def test_a_hold_that_fails_drops_no_batch(run: Run) -> None:
+    """Foreign keys see what the collector took; whichever batch happens to hold is not to pay for it."""
+    claim = claim_of(0)
+    run.ownership.take(claim)
+    run.steps.slices = 6
+    run.steps.at["slice 3", 1] = lambda: run.pass_by(HOLD_EVERY)
+    run.steps.at["hold", 1] = fail
+    run.submit(claim, 1)
+    (end,) = run.until_ended(1)
+    assert isinstance(end, Applied)
+    assert len(run.steps.held) == 1, "it is tried again when the next is due, and not at each slice"
 
 
 # --- ownership --------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from enum import StrEnum
 from math import ceil
 
 UPKEEP_LOCK = 0x6C69766575706B  # "liveupk": the key of the advisory lock by which the one worker is elected
-LEAST_GRACE = 300.0  # seconds that no orphan goes before: longer than a slice of a batch takes to be embedded
+LEAST_GRACE = 300.0  # seconds of a longer grace that an orphan keeps in any case: a slice of a batch is embedded in less
 HOLD_EVERY = 10.0  # seconds after which the grace of what is staged for a batch begins anew; a collection's own may be short
 ROW_BYTES = 44  # of the table of vectors beside the vector: its head, the key, the place in the page
 ELEMENT_BYTES = 720  # that a build takes beside the vector; measured: 1,481 of a halfvec(384), 2,254 of a vector(384)
@@ -34,7 +34,7 @@ class Pace:
     count_limit: float = 30.0  # for one count; of a table where it takes longer there is none
     most_unmapped: float = 0.2  # share above which the sweep does not wait for its turn, and the oldest orphans go early
     early_from: int = 20_000  # vectors; where there are fewer, comparing some in vain costs less than embedding them again
-    least_grace: float = LEAST_GRACE  # of which every orphan has this much: it may be staged for a batch in flight
+    least_grace: float = LEAST_GRACE  # of which every orphan has this much, if it has as long: it may be staged for a batch
     early_sweep: float = 60.0  # and how long it waits then since the last
     shortest_sweep: float = 10.0  # between sweeps otherwise: a tenth of the grace, within these bounds
     longest_sweep: float = 600.0

@@ -22,7 +22,9 @@ from livedex.index.batch import Applied, Batch, Dropped, End, Work, take_joined
 from livedex.index.fair import FairQueue
 from livedex.index.spans import Spans
 from livedex.index.stages import Stages
+from livedex.observe import logger
 
+_log = logger("index")
 BATCHES_TO_APPLY = 2  # staged and waiting: more would only hold memory
 
 
@@ -118,8 +120,11 @@ class Ahead:
         keys, last = self._keys, self._staging
         if last is not None and last.done() and last.exception() is None:  # what it raised is for who waits for it
             keys = merged(keys, last.result().keys)
-        self._stages.hold(keys)
         self._held_at = now
+        try:
+            self._stages.hold(keys)
+        except Exception as error:  # noqa: BLE001 - foreign keys see what is gone; the partition that gave way is not to pay
+            _log.warning("index.hold_failed", error=type(error).__name__)
 
     def settled(self, work: Work) -> Work:
         """The work with the keys of all that was kept."""

@@ -22,6 +22,7 @@ from livedex.core.chunking import Chunk
 from livedex.core.continuity import KnownTopic, Topic, broken_topic
 from livedex.core.plan import BatchPlan, DocumentPlan, DocumentResult, StoredVersions
 from livedex.core.record import Version
+from livedex.core.upkeep import LEAST_GRACE
 from livedex.database import Connection, query, translated
 from livedex.errors import UnavailableError
 from livedex.index.applying import Advance, Claim, Keys, apply_documents, move_progress, write_dead_letters
@@ -150,7 +151,7 @@ class Store:
         """Keep the collector away from staged chunks that nothing refers to yet: their grace begins anew."""
         staged = [key for of in keys.values() for key in of.values()]
         with self._connection() as connection:
-            connection.execute(query("index", "hold_staged"), {"keys": staged})
+            connection.execute(query("index", "hold_staged"), {"keys": staged, "least": LEAST_GRACE})
 
     def apply(self, live: Live, advance: Advance, plan: BatchPlan, keys: Keys) -> dict[str, DocumentResult]:
         """Make a batch visible together with its progress, in one transaction; what it did with each document.

@@ -71,6 +71,7 @@ class Corpus:
         assert row is not None
         with self.connection.transaction(force_rollback=True), psycopg.RawCursor(self.connection) as cursor:
             cursor.execute("set local hnsw.iterative_scan = 'relaxed_order'")
+            cursor.execute("set local random_page_cost = 1.1")
             cursor.execute("set local jit = off")
             cursor.execute(f"set local plan_cache_mode = {cache}")
             cursor.execute(f"prepare search ({TYPES}) as {row[0]}")

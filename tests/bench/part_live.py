@@ -14,7 +14,7 @@ WARM = 5  # that are not counted
 STAGES = ("plan", "embed", "stage", "apply")
 OTHERS = 20  # moves, metadata changes, replays, reverts
 PAUSE = 0.01  # between changes, so that each one meets a worker that waits for the next
-SOONEST, LOOK_EVERY = 0.02, 0.002  # seconds: who looks without a pause takes a third of a core from what is looked at
+SOONEST, LOOK_EVERY = 0.02, 0.002  # seconds: who looks all the time takes a third of a core; nothing is searchable sooner
 ROWS = "select chunk_key, xmin::text, ctid::text from livedex.embedding_1"
 
 

@@ -65,7 +65,9 @@ def _live(direct: Direct, rows: Callable[[int], Rows], scene: Scene) -> Iterator
     def against(theirs: Sequence[float]) -> float:
         return statistics.median(our / their for our, their in zip(ours, theirs, strict=True))
 
-    detail = f"{statistics.median(ours):.0f} against {{:.0f}} rows/s; {present} rows before"
+    detail = (
+        f"{statistics.median(ours):.0f} against {{:.0f}} rows/s; {present} rows before; staged {CHUNKS_PER_SLICE} at a time"
+    )
     yield Figure(
         part=PART, name="live upserts, index present, against naive row by row", value=against(alone), unit="x", aim=2.8,
         detail=detail.format(statistics.median(alone)),

@@ -78,6 +78,7 @@ class Corpus:
         assert row is not None
         with self.connection.transaction(force_rollback=True), psycopg.RawCursor(self.connection) as cursor:
             cursor.execute("set local hnsw.iterative_scan = 'relaxed_order'")
+            cursor.execute("set local random_page_cost = 1.1")
             types = "vector, int, int, jsonb, timestamptz, timestamptz, int, tsquery"
             cursor.execute(f"prepare search ({types}) as {row[0]}")
             values = psycopg.sql.SQL(", ").join([Vector(QUERIES[0]), generation.collection_id, generation.chunking_id,

@@ -355,7 +355,7 @@ def test_an_embedding_that_cannot_be_compared_is_refused(corpus: Corpus, embeddi
 
 def test_settings_of_the_caller_stay(corpus: Corpus) -> None:
     """The function's own settings end with the call: the caller's hnsw.* and search_path are what they were."""
-    names = ["hnsw.ef_search", "hnsw.iterative_scan", "search_path", "plan_cache_mode"]
+    names = ["hnsw.ef_search", "hnsw.iterative_scan", "search_path", "plan_cache_mode", "random_page_cost", "jit"]
     with corpus.connection.transaction():
         corpus.connection.execute("set local hnsw.ef_search = 33")
         before = [corpus.connection.execute("select current_setting(%s)", (name,)).fetchone() for name in names]

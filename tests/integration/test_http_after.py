@@ -41,8 +41,9 @@ def test_waiting_for_an_event_is_no_time_of_a_search(served: Served) -> None:
     """
     with ThreadPoolExecutor(2) as pool:
         alone = pool.submit(served.ask, **BEHIND, timeout_ms=30_000)
-        together = pool.submit(served.ask_all, {**BEHIND, "timeout_ms": 30_000}, {**BEHIND, "timeout_ms": 50})
-        until(lambda: waits(served) >= 2, what="them to wait")
+        until(lambda: waits(served) == 1, what="the first to wait")
+        together = pool.submit(served.ask_all, {**BEHIND, "timeout_ms": 30_000}, {**BEHIND, "timeout_ms": 1_000})
+        until(lambda: waits(served) == 3, what="all to wait")
         began = time.monotonic()
         until(lambda: time.monotonic() - began > SLOW and waits(served) == 2, what="the third to have waited in vain")
         served.workers.rows("update livedex.source_progress set next_offset = 100 returning 1")

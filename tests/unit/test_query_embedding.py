@@ -14,7 +14,8 @@ from livedex.catalogue import Generation
 from livedex.encoders import Encoder, ModelSpec
 from livedex.encoders.hash import HashEncoder
 from livedex.encoders.port import Vectors
-from livedex.errors import ConfigError, SystemicError, TimedOutError, UnavailableError
+from livedex.encoders.remote import InputRefusedError
+from livedex.errors import ConfigError, TimedOutError, UnavailableError
 from livedex.observe import QueryMetrics
 from livedex.query import embedding
 from livedex.query.active import NotLoadedError
@@ -52,7 +53,7 @@ class Model:
             if self.away:
                 raise UnavailableError("embedder", "it is away")
             if any(text.startswith("bad") for text in texts):
-                raise SystemicError("embedder", "it refuses the text")
+                raise InputRefusedError("it refuses the text")
             return HASH.encode_queries(texts)
         finally:
             self.at_once -= 1
@@ -211,7 +212,7 @@ def test_a_text_that_is_refused_fails_alone(made: Fixture) -> None:
     _, bad, good = made.ask_behind_a_stuck_one("bad", "good")
     made.model.go_on.set()
     assert good.result(LONG).shape == (1, 8)
-    with pytest.raises(SystemicError):
+    with pytest.raises(InputRefusedError):
         bad.result(LONG)
     made.model.let_go()
     made.model.away = True

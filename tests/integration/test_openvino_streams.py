@@ -1,7 +1,10 @@
 """Many batches at a time give what they give one after another, in their order."""
 
 import os
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,12 +14,14 @@ import pytest
 from livedex.config import DEFAULT_MODEL
 from livedex.encoders.converted import Converted, converted
 from livedex.encoders.models import digest_of, find_model
-from livedex.encoders.openvino_streams import Inputs, Streams, compiled, precisions
+from livedex.encoders.openvino_streams import NICENESS, Inputs, Streams, compiled, precisions
 from livedex.encoders.port import normalised
 from livedex.encoders.probe import TOLERANCE, agreement
 from livedex.errors import ConfigError
+from livedex.resources import processors
 
 pytestmark = pytest.mark.model
+USUAL = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 SHAPES = [
     (1, 16),
     (3, 96),
@@ -62,6 +67,17 @@ def test_each_batch_has_its_own_output(model: Converted, streams: Streams) -> No
     assert [len(output) for output in outputs] == [rows for rows, _ in SHAPES]
     for batch, output in zip(batches, outputs, strict=True):
         assert agreement(normalised(output), normalised(np.array(alone(batch)[0]))) >= TOLERANCE
+
+
+def test_streams_stand_back_for_others(streams: Streams) -> None:
+    """Their threads have a low priority, and nobody else's: an edit, a search and the heartbeat do not wait for a backfill."""
+    list(streams.outputs(_batches(seed=3)))
+    low = 0
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(ProcessLookupError):  # it has ended
+            low += os.getpriority(os.PRIO_PROCESS, int(task.name)) == NICENESS
+    assert low >= processors()
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == USUAL
 
 
 def test_no_batch_has_no_output(streams: Streams) -> None:

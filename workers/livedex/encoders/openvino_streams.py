@@ -4,8 +4,11 @@ One batch on all cores waits at every step for its slowest thread, which costs m
 cores taken, batches one after another took 1.4 to 1.7 times as long as alone, and those in streams hardly longer.
 """
 
+import os
+import threading
 from collections import deque
 from collections.abc import Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from numpy.typing import NDArray
 from livedex.encoders.port import Vectors
 from livedex.resources import processors
 
+NICENESS = 10  # of the streams: a tenth of the share that a busy thread of normal priority gets
 Inputs = dict[str, NDArray[np.int64]]  # arrays of shape (texts, width) by the name that the graph has for them
 
 
@@ -41,10 +45,15 @@ def compiled(graph: Path, precision: str, *, streams: int | None = None) -> Any:
 
 
 class Streams:
-    """A graph that takes many batches at a time, one on each core; any number of threads may use it."""
+    """A graph that takes many batches at a time, one on each core; any number of threads may use it. Its own threads stand back
+    for others of the machine: searches are waited for, and a backfill takes a little longer.
+    """
 
     def __init__(self, graph: Path, precision: str) -> None:
-        self._compiled = compiled(graph, precision, streams=processors())
+        with ThreadPoolExecutor(
+            1, initializer=_stand_back
+        ) as opener:  # the threads of the streams are like the one that makes them
+            self._compiled = opener.submit(compiled, graph, precision, streams=processors()).result()
         self._requests = processors() + 1  # so that no stream waits for its next batch to be made ready
 
     def outputs(self, batches: Iterable[Inputs]) -> Generator[Vectors, None, None]:
@@ -65,6 +74,12 @@ class Streams:
             for request in running:
                 with suppress(RuntimeError):  # the first error is told
                     request.wait()
+
+
+def _stand_back() -> None:
+    """Give this thread, and those that it begins, less of a busy processor."""
+    with suppress(OSError, AttributeError):  # no system but Linux has priorities of threads
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 def _output(request: Any) -> Vectors:

@@ -37,6 +37,12 @@ class Events:
         return texts_after(self.all)
 
 
+def parts(events: Sequence[Event], number: int) -> list[Sequence[Event]]:
+    """The events in so many parts of like size, in their order."""
+    size = -(-len(events) // number)
+    return [events[start : start + size] for start in range(0, len(events), size)]
+
+
 def texts_after(events: Sequence[Event]) -> dict[str, str]:
     """The text that each document has after these events."""
     texts: dict[str, str] = {}

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from bench.child import Child
-from bench.events import Event
+from bench.events import Event, parts
 from bench.figures import Figure
 from bench.part_chunks import Cutter
 from bench.scene import Scene
@@ -15,7 +15,7 @@ TURNS = 6  # the first, in which both sides begin, is not counted
 
 def measure(scene: Scene) -> Iterator[Figure]:
     """The snapshot through broker, worker and Postgres, a part at a time; each followed by its chunks through the encoder."""
-    cutter, parts = Cutter(), _parts(scene.events.snapshot)
+    cutter, (first, *others) = Cutter(), parts(scene.events.snapshot, TURNS)
     file, seen, live = scene.folder / "load.json", set[bytes](), scene.empty_live()
 
     def turn(part: Sequence[Event]) -> tuple[float, float]:
@@ -26,11 +26,11 @@ def measure(scene: Scene) -> Iterator[Figure]:
         return live.index_all(part), encoder.ask(texts=str(file))["seconds"]
 
     with Child("bench.encoder", "livedex") as encoder:
-        turn(parts[0])
+        turn(first)
         before = live.embedded()
-        turns = [turn(part) for part in parts[1:]]
+        turns = [turn(part) for part in others]
     through, alone = (sum(side) for side in zip(*turns, strict=True))
-    events = sum(map(len, parts[1:]))
+    events = sum(map(len, others))
     yield Figure(
         part=PART, name="pipeline against the encoder alone, index deferred", value=100 * alone / through, unit="%", aim=85,
         detail=f"{live.embedded() - before} chunks in {through:.1f} against {alone:.1f} s; in {len(turns)} turns of "
@@ -39,8 +39,3 @@ def measure(scene: Scene) -> Iterator[Figure]:
     yield Figure(
         part=PART, name="load from the log", value=events / through, unit="events/s", detail=f"{events} new documents",
     )  # fmt: skip
-
-
-def _parts(snapshot: Sequence[Event]) -> list[Sequence[Event]]:
-    size = -(-len(snapshot) // TURNS)
-    return [snapshot[start : start + size] for start in range(0, len(snapshot), size)]

@@ -1,13 +1,13 @@
 """The changes of the stream, end to end, through the three pipelines: same topic, same model, same server, in turns."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import psycopg
 
 from bench.baseline import create_index, create_table, open_database
 from bench.child import Child
-from bench.events import Event
+from bench.events import parts
 from bench.figures import Figure
 from bench.scene import Live, Scene, create_database
 
@@ -51,7 +51,7 @@ def measure(scene: Scene) -> Iterator[Figure]:
             Child("bench.baseline", "naive", *where, every) as naive,
         ):
             _load(connection, live, competent, naive)
-            for part in _parts(scene.events.changes):
+            for part in parts(scene.events.changes, TURNS):
                 before = live.embedded()
                 totals["livedex"].seconds += live.index_all(part)
                 totals["livedex"].embedded += live.embedded() - before
@@ -75,11 +75,6 @@ def _load(connection: "psycopg.Connection[tuple[object, ...]]", live: Live, comp
     create_index(connection, "naive")
     connection.execute("analyze")
     naive.ask(skip=live.ends)
-
-
-def _parts(changes: Sequence[Event]) -> Iterator[Sequence[Event]]:
-    size = -(-len(changes) // TURNS)
-    return (changes[start : start + size] for start in range(0, len(changes), size))
 
 
 def _figures(totals: dict[str, Total], precision: str, changes: int) -> Iterator[Figure]:

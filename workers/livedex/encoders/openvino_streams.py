@@ -50,9 +50,8 @@ class Streams:
     """
 
     def __init__(self, graph: Path, precision: str) -> None:
-        with ThreadPoolExecutor(
-            1, initializer=_stand_back
-        ) as opener:  # the threads of the streams are like the one that makes them
+        # in a thread of its own, whose priority the threads of the streams inherit
+        with ThreadPoolExecutor(1, initializer=_stand_back) as opener:
             self._compiled = opener.submit(compiled, graph, precision, streams=processors()).result()
         self._requests = processors() + 1  # so that no stream waits for its next batch to be made ready
 

@@ -106,6 +106,13 @@ def test_a_gap_of_the_log_joins() -> None:
     assert (len(one.records), one.next_offset, one.submitted) == (1, 9, 2)
 
 
+def test_batches_join_across_a_catalogue_that_was_read_again() -> None:
+    """It made other targets of the same generations and encoders."""
+    again = replace(batch(record(b"2", offset=1)), targets=tuple(map(replace, TARGETS)))
+    (one,) = taken(batch(record(b"1")), again)
+    assert (one.next_offset, one.submitted) == (2, 2)
+
+
 @pytest.mark.parametrize("other", [{"claim": claim_of(0)}, {"targets": (*TARGETS, *TARGETS)}], ids=["claim", "generations"])
 def test_only_batches_of_one_claim_and_the_same_generations_are_joined(other: dict[str, object]) -> None:
     """An equal claim is another one."""

@@ -165,7 +165,8 @@ def take_joined(waiting: deque[Work]) -> Work:
 
 
 def _alike(one: Batch, other: Batch) -> bool:
-    return one.claim is other.claim and one.targets is other.targets
+    # the targets are others after every look at the catalogue that found something new, a source's first claim for one
+    return one.claim is other.claim and one.targets == other.targets
 
 
 def _joined(batches: Sequence[Batch]) -> Batch:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import httpx
 import numpy as np
@@ -215,8 +215,34 @@ def test_a_witness_that_is_no_number_does_not_pass(told: EmbeddingServer, monkey
     encoder = opened(told)
     rows = [[float("nan")] * EXPECTED.shape[1], *EXPECTED[:3].tolist()]
     monkeypatch.setattr(Conversation, "post", lambda *_, **__: rows)
-    with pytest.raises(SystemicError, match="gives other vectors"):
+    with pytest.raises(SystemicError, match="gives a vector that is no list of numbers"):
         encoder.encode_documents(TEXTS[:3])
+
+
+@pytest.mark.parametrize("row", [None, [None] * 384, [0.1] * 383 + [None], ["0.1"] * 384])
+def test_a_text_without_a_vector_is_at_fault_itself(
+    told: EmbeddingServer, monkeypatch: pytest.MonkeyPatch, row: list[object] | None
+) -> None:
+    """Where the witness has one: its numbers are none, which is told to the caller, and the others get theirs."""
+    answer = told.embed
+
+    def nulls(texts: list[str], authorization: str | None) -> Any:
+        found = answer(texts, authorization)
+        return [row if text == TEXTS[1] else vector for text, vector in zip(texts, found, strict=True)]  # type: ignore[arg-type]
+
+    monkeypatch.setattr(told, "embed", nulls)
+    encoder = opened(told)
+    for encode in (encoder.encode_documents, encoder.encode_queries):
+        made = encode(TEXTS[:3])
+        assert not np.isfinite(made[1]).all()
+        assert np.allclose(made[[0, 2]], EXPECTED[[0, 2]], atol=1e-6)
+
+
+def test_a_server_without_vectors_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch, told: EmbeddingServer) -> None:
+    """Before anything is compared with them."""
+    monkeypatch.setattr(told, "embed", lambda texts, _: [None] * len(texts))
+    with pytest.raises(ConfigError, match="gives a vector that is no list of numbers"):
+        opened(told)
 
 
 @pytest.mark.parametrize("indices", [[0, 0, 2, 3], [None, 1, 2, 3]])
@@ -299,6 +325,91 @@ def test_a_request_that_is_too_much_for_the_server_is_halved(told: EmbeddingServ
     refusal = told._refusal
     monkeypatch.setattr(told, "_refusal", lambda texts, token: 500 if len(texts) > 2 else refusal(texts, token))
     assert np.allclose(encoder.encode_documents(TEXTS[:6]), EXPECTED[:6], atol=1e-6)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_server_that_comes_back_while_it_is_found_out_blames_no_text(
+    told: EmbeddingServer, monkeypatch: pytest.MonkeyPatch, *, alone: bool
+) -> None:
+    """It failed on the text, and then takes the witness: so it is asked for the text once more."""
+    monkeypatch.setattr(http, "FAILING_PATIENCE", 0.3)
+    encoder = opened(told, patience=0.5)
+    if alone:
+        told.batch = 1
+        encoder.encode_documents(TEXTS[:1])  # finds out that each is to be asked for alone, behind the witness
+    answer, away = told.embed, iter([True])
+
+    def embed(texts: list[str], authorization: str | None) -> Any:
+        if texts == [http.WITNESS]:
+            told.status = 200
+        found = answer(texts, authorization)
+        if texts == [http.WITNESS] and next(away, False):
+            told.status = 500
+        return found
+
+    monkeypatch.setattr(told, "embed", embed)
+    for encode in (encoder.encode_documents, encoder.encode_queries):
+        away = iter([alone])
+        told.status = 200 if alone else 500
+        before = told.refusals
+        assert np.allclose(encode(TEXTS[:1]), EXPECTED[:1], atol=1e-6)
+        assert told.refusals > before
+
+
+def test_a_server_that_fails_behind_the_witness_is_down(told: EmbeddingServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where each text is asked for alone: it is asked for the witness again before the text is blamed."""
+    told.batch = 2
+    encoder = opened(told, patience=0.5)
+    monkeypatch.setattr(http, "FAILING_PATIENCE", 0.3)
+    told.batch = 1
+    encoder.encode_documents(TEXTS[:1])
+    answer = told.embed
+
+    def once(texts: list[str], authorization: str | None) -> Any:
+        found = answer(texts, authorization)
+        told.status = 500
+        return found
+
+    for encode in (encoder.encode_documents, encoder.encode_queries):
+        with monkeypatch.context() as patch:
+            patch.setattr(told, "embed", once)
+            with pytest.raises(UnavailableError, match="status 500"):
+                encode(TEXTS[:1])
+        told.status = 200
+        assert np.allclose(encode(TEXTS[:1]), EXPECTED[:1], atol=1e-6), "nobody remembers anything of it"
+
+
+def test_how_many_texts_a_server_refused_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have been what stands before it, or the length of the texts."""
+    server = EmbeddingServer()
+    with server.running(server.openai(), "/v1"):
+        encoder = opened(server)
+        server.batch = 1
+        encoder.encode_documents(TEXTS[:4])
+        server.batch = 1024
+        asked = server.answers
+        encoder.encode_documents(TEXTS[:4])
+        assert server.answers - asked == 8, "each alone, behind the witness"
+        monkeypatch.setattr(http, "REMEMBERED", 0.0)
+        encoder = opened(server)
+        server.batch = 1
+        encoder.encode_documents(TEXTS[:1])
+        server.batch = 1024
+        asked = server.answers
+        assert np.allclose(encoder.encode_documents(TEXTS[:4]), EXPECTED[:4], atol=1e-6)
+        assert server.answers - asked == 1
+
+
+def test_queries_that_a_server_takes_one_by_one_are_several_requests_at_a_time() -> None:
+    """Their searches wait together, and not for each other."""
+    server = EmbeddingServer()
+    with server.running(server.openai(), "/v1"):
+        server.batch = 1
+        encoder = opened(server, concurrency=3)
+        encoder.encode_queries(TEXTS[:1])
+        server.seconds, server.busiest = 0.05, 0
+        assert np.allclose(encoder.encode_queries(TEXTS[:12]), EXPECTED[:12], atol=1e-6)
+        assert server.busiest == 3
 
 
 def test_a_long_retry_after_is_kept_by_every_request(told: EmbeddingServer) -> None:

@@ -9,7 +9,7 @@ from livedex.errors import ConfigError, SystemicError
 TEXTS_PER_REQUEST = 32
 _FRAME = 2  # special tokens around a text
 
-Numbers = list[list[float]]
+Numbers = list[list[float] | None]  # of each text; None: what is no list of numbers
 
 
 class Dialect(Protocol):
@@ -22,7 +22,7 @@ class Dialect(Protocol):
     def embed(
         self, texts: Sequence[str], patience: float | None, stopped: Callable[[], bool], failing: float | None = None
     ) -> Numbers:
-        """A vector for each text, in their order; `patience` and `failing` as for Conversation.post."""
+        """A vector for each text, in their order, or None; `patience` and `failing` as for Conversation.post."""
         ...
 
     def count_tokens(self, texts: Sequence[str], stopped: Callable[[], bool]) -> list[int]:
@@ -107,11 +107,8 @@ class OpenAi:
 
 
 def _numbers(rows: list[Any]) -> Numbers:
-    if not all(isinstance(row, list) and all(isinstance(number, int | float) for number in row) for row in rows):
-        raise SystemicError(
-            "embedder", "the embedding server gives a vector that is no list of numbers: check its version, and its model"
-        )
-    return rows
+    """The rows that are lists of numbers: JSON has no NaN, and of single texts a server may say null for it."""
+    return [row if isinstance(row, list) and all(isinstance(number, int | float) for number in row) else None for row in rows]
 
 
 def _rows(found: Any, count: int) -> list[Any]:

@@ -16,14 +16,16 @@ from livedex.encoders.port import Identity, ModelSpec, Vectors, dimension_of, sh
 from livedex.encoders.probe import TOLERANCE, agreement
 from livedex.encoders.remote import Conversation, FailingError, InputRefusedError, Server
 from livedex.errors import ConfigError, SystemicError, UnavailableError
+from livedex.observe import logger
 
-WITNESS = "the same words give the same vector"  # goes along with every request
+WITNESS = "the same words give the same vector"  # goes along with every request, or before it
 QUERY_PATIENCE = 5.0  # seconds: somebody waits for the answer
 FAILING_PATIENCE = 5.0  # seconds with a server that fails, before it is found out whether that is because of a text
 QUERY_FAILING_PATIENCE = 0.5  # the same for those who wait, and all others with them
-REMEMBERED = 300.0  # seconds, of a text that the server fails on
+REMEMBERED = 300.0  # seconds, of a text that the server fails on, and of how many texts it refused
 CULPRITS = 1_000  # of them
 MOST_ALONE = 2  # of a request that cannot be halved: a text and the witness
+_log = logger("encoder")
 _FAILS = "the embedding server fails on this text, and on others does not"
 
 
@@ -35,18 +37,18 @@ class HttpEncoder:
         try:
             self._dialect = dialect_of(server, talk, spec.model)
             example = self._dialect.embed([WITNESS], None, lambda: False)
+            witness = _sound(example[0])
         except (SystemicError, InputRefusedError) as error:
             raise ConfigError(str(error)) from error
         self._requests = ThreadPoolExecutor(server.concurrency, thread_name_prefix="embed-request")
-        # of its own: whoever counts does not wait behind what is embedded
-        self._counts = ThreadPoolExecutor(server.concurrency, thread_name_prefix="count-request")
+        # of its own: whoever counts or searches does not wait behind what is embedded
+        self._short = ThreadPoolExecutor(server.concurrency, thread_name_prefix="short-request")
         # texts that the server does not embed: until when that is remembered (monotonic), and why
         self._culprits: dict[str, tuple[float, str]] = {}
-        # texts of a request beside the witness; fewer once the server refused as many, 0: each is asked for alone
-        self._most = self._dialect.texts_per_request - 1
+        self._room = _Room(self._dialect.texts_per_request - 1)
         self._normalise = spec.normalise
-        self._witness = np.array(example, np.float32)
-        self._whole = len(example[0])
+        self._witness = np.array([witness], np.float32)
+        self._whole = len(witness)
         self.identity = Identity(
             encoder="http",
             precision="remote",
@@ -62,14 +64,14 @@ class HttpEncoder:
         """See Encoder."""
         prompted = [self.identity.document_prompt + text for text in texts]
         parts = self._parts(prompted, most=self._dialect.texts_per_request)
-        answers = self._counts.map(lambda part: self._dialect.count_tokens(part, stopped), parts)
+        answers = self._short.map(lambda part: self._dialect.count_tokens(part, stopped), parts)
         return [count for found in answers for count in found]
 
     def encode_documents(self, texts: Sequence[str], *, stopped: Callable[[], bool] = lambda: False) -> Vectors:
         """See Encoder."""
         if not texts:
             return np.empty((0, self.identity.dimension), np.float32)
-        parts = self._parts([self.identity.document_prompt + text for text in texts], most=self._most)
+        parts = self._parts([self.identity.document_prompt + text for text in texts], most=self._room.most)
         answers = self._requests.map(lambda part: self._embedded(part, _Asker(stopped=stopped)), parts)
         return self._vectors([row for answer in answers for row in answer])
 
@@ -78,8 +80,9 @@ class HttpEncoder:
         on these texts, and on others does not: one of them is at fault.
         """
         asker = _Asker(deadline=time.monotonic() + QUERY_PATIENCE)
-        parts = self._parts([self.identity.query_prompt + text for text in texts], most=self._most)
-        return self._vectors([row for part in parts for row in self._embedded(part, asker)])
+        parts = self._parts([self.identity.query_prompt + text for text in texts], most=self._room.most)
+        answers = self._short.map(lambda part: self._embedded(part, asker), parts)
+        return self._vectors([row for answer in answers for row in answer])
 
     @staticmethod
     def _parts(texts: list[str], *, most: int) -> list[list[str]]:
@@ -92,20 +95,20 @@ class HttpEncoder:
         would come to its turn. Whoever searches does not wait for that: one of his texts is at fault then.
         """
         self._refuse_culprits(part)
-        if not self._most:
+        if not self._room.most:
             return [row for text in part for row in self._alone(text, asker)]
         try:
             return self._checked(self._ask([WITNESS, *part], asker))
-        except FailingError as error:
+        except FailingError:
             if not self._passes_witness(asker):
                 raise
-            if len(part) == 1 or asker.waits:
-                raise self._blamed(part, f"{_FAILS}: {error}") from error
-            return self._in_halves(part, asker)
+            if len(part) > 1 and not asker.waits:
+                return self._in_halves(part, asker)
         except InputRefusedError:
             found = self._in_halves(part, asker) if len(part) > 1 else self._alone(part[0], asker)
-        self._most = min(self._most, len(part) // 2)  # it was so many that the server does not take
-        return found
+            self._room.refused(len(part))
+            return found
+        return self._checked(self._once_more([WITNESS, *part], part, asker))
 
     def _in_halves(self, part: list[str], asker: "_Asker") -> Numbers:
         middle = len(part) // 2
@@ -119,10 +122,21 @@ class HttpEncoder:
             raise SystemicError("embedder", f"the embedding server takes no text: {error}") from error
         try:
             return self._ask([text], asker)
-        except FailingError as error:
-            raise self._blamed([text], f"{_FAILS}: {error}") from error
+        except FailingError:
+            if not self._passes_witness(asker):
+                raise
         except InputRefusedError as error:
             raise self._blamed([text], str(error)) from error
+        return self._once_more([text], [text], asker)
+
+    def _once_more(self, texts: list[str], part: list[str], asker: "_Asker") -> Numbers:
+        """The vectors of what the server failed on, though it takes the witness now: it may have come back only in between. If
+        not, the texts of `part` are at fault.
+        """
+        try:
+            return self._dialect.embed(texts, asker.patience, asker.stopped, failing=0.0)
+        except FailingError as error:
+            raise self._blamed(part, f"{_FAILS}: {error}") from error
 
     def _ask(self, texts: list[str], asker: "_Asker") -> Numbers:
         return self._dialect.embed(texts, asker.patience, asker.stopped, failing=asker.failing_patience(len(texts)))
@@ -153,16 +167,48 @@ class HttpEncoder:
         any of its vectors is stored or searched for.
         """
         witness, *others = rows
-        if not agreement(np.array([witness], np.float32), self._witness) >= TOLERANCE:  # nor does one that is no number
+        if agreement(np.array([_sound(witness)], np.float32), self._witness) < TOLERANCE:
             message = "gives other vectors than when this worker opened it: serve the model that the generation was made with"
             raise SystemicError("embedder", f"the embedding server {message}")
         return others
 
     def _vectors(self, rows: Numbers) -> Vectors:
-        if any(len(row) != self._whole for row in rows):
+        """As Encoder gives them; NaN where the server gave no vector, while it did of the witness."""
+        whole = [[np.nan] * self._whole if row is None else row for row in rows]
+        if any(len(row) != self._whole for row in whole):
             raise SystemicError("embedder", f"the embedding server gave a vector without {self._whole} dimensions")
-        vectors = np.array(rows, np.float32).reshape(len(rows), self._whole)
+        vectors = np.array(whole, np.float32).reshape(len(rows), self._whole)
         return shaped(vectors, self.identity.dimension, normalise=self._normalise)
+
+
+def _sound(witness: list[float] | None) -> list[float]:
+    """The vector of a text that any model embeds; SystemicError when it is none."""
+    if witness is None or not np.isfinite(witness).all():
+        raise SystemicError(
+            "embedder", "the embedding server gives a vector that is no list of numbers: check its version, and its model"
+        )
+    return witness
+
+
+class _Room:
+    """How many texts the server takes in a request beside the witness. What it refused is tried again after a while: it may
+    have been a limit of bytes, or of something between here and there.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._fewer, self._until = most, 0.0  # until when it is fewer (monotonic)
+
+    @property
+    def most(self) -> int:
+        """So many; 0: each is asked for alone."""
+        return self._fewer if time.monotonic() < self._until else self._most
+
+    def refused(self, texts: int) -> None:
+        """It does not take so many, and takes each of them."""
+        if texts // 2 < self.most:
+            self._fewer, self._until = texts // 2, time.monotonic() + REMEMBERED
+            _log.info("encoder.takes_fewer", texts=texts // 2 + 1, seconds=REMEMBERED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

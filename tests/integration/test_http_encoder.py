@@ -495,24 +495,33 @@ def test_another_model_is_noticed_between_two_halves(monkeypatch: pytest.MonkeyP
             encoder.encode_documents(TEXTS[:20])
 
 
-def test_a_query_worker_tells_of_another_model(told: EmbeddingServer) -> None:
-    """As of a server that is away: it is not ready, and asks once for all that wait together."""
+def test_another_model_fails_all_that_wait_at_once(told: EmbeddingServer) -> None:
+    """It is no outage of the dependency, but nobody's text either, for which each would be asked for alone."""
     encoder = opened(told)
     said: list[object] = []
     embedder = QueryEmbedder(cast("Loaded", SimpleNamespace(encoder=lambda _: encoder)), QueryMetrics(), told=said.append)
     made = cast("Generation", SimpleNamespace(generation_id=1, identity=encoder.identity))
     told.encoder = HashEncoder(ModelSpec(model=MODEL, document_prompt="another model"))
-    told.seconds = 0.1
+    answer, go_on = told.embed, threading.Event()
+
+    def held(texts: list[str], authorization: str | None) -> Any:
+        assert go_on.wait(30)
+        return answer(texts, authorization)
+
+    told.embed = held  # type: ignore[method-assign]
     with ThreadPoolExecutor(4) as pool:
+        asked = told.answers
         first = pool.submit(embedder.vectors, made, ["first"], deadline=time.perf_counter() + 30)
-        until(lambda: told._busy, what="the model to be busy")
+        until(lambda: embedder._running and not embedder._waiting, what="the model to be busy")
         others = [pool.submit(embedder.vectors, made, [text], deadline=time.perf_counter() + 30) for text in TEXTS[:3]]
+        until(lambda: len(embedder._waiting) == 3, what="the others to wait")
+        go_on.set()
         for each in (first, *others):
             with pytest.raises(SystemicError, match="gives other vectors"):
                 each.result()
-    assert [type(each) for each in said] == [SystemicError] * 2
+    assert told.answers - asked == 2
+    assert said == []
     embedder.probe(made)  # nobody is there to be told
-    assert len(said) == 3
 
 
 def test_a_wrong_token_is_the_operators(told: EmbeddingServer, tmp_path: Path) -> None:

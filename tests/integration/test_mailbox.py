@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import psycopg
@@ -20,6 +20,7 @@ from livedex.catalogue import Generation
 from livedex.core.mailbox import PIECE, SEAL, ForgedError, collect, read
 from livedex.database import Connection, query
 from livedex.dev.stack import Addresses
+from livedex.errors import SystemicError
 from livedex.query import mailbox
 from livedex.query.app import QueryApp
 from support.asking import ENCODER, TEXTS, SlowEncoder, fill_collection, serving, unused
@@ -402,6 +403,28 @@ def test_a_model_that_is_away_for_a_moment_costs_no_text(served: Served) -> None
     served.encoder.away = 2
     served.connection.execute("select livedex.embed(%s, timeout => '20 s')", (unused(),))
     assert served.encoder.away == 0
+
+
+def test_another_model_is_told_once_for_all_that_wait(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but an operator mends it, so it is not asked again for each text, and not as long as sessions wait; the worker
+    stays ready, for it may serve other collections.
+    """
+    calls = []
+
+    def other(texts: list[str]) -> NoReturn:
+        calls.append(texts)
+        raise SystemicError("embedder", "the embedding server gives other vectors")
+
+    with capture_logs() as lines, monkeypatch.context() as patched:
+        patched.setattr(served.encoder, "encode_queries", other, raising=False)
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            served.connection.execute("select livedex.embed(%s, timeout => '1 s')", (unused(),))
+    assert len(calls) == 1
+    assert [(line["event"], line["why"]) for line in lines if line["event"].startswith("mailbox.")] == [
+        ("mailbox.failed", "the embedding server gives other vectors")
+    ]
+    assert served.app.health.waiting_for == []
+    served.connection.execute("select livedex.embed(%s)", (unused(),))
 
 
 def test_a_copied_or_made_up_request_is_not_answered(served: Served) -> None:

@@ -23,7 +23,7 @@ from livedex.core.mailbox import WIRE_PURPOSES, WirePurpose
 from livedex.encoders import ModelSpec
 from livedex.encoders.hash import HashEncoder
 from livedex.encoders.reranker import WordsReranker
-from livedex.errors import ConfigError, TimedOutError, UnavailableError
+from livedex.errors import ConfigError, SystemicError, TimedOutError, UnavailableError
 from livedex.observe import QueryMetrics
 from livedex.query import wire
 from livedex.query.wire import WireServer, endpoint
@@ -266,7 +266,12 @@ def test_what_cannot_be_reranked_is_refused(worker: Worker, asked: str, code: st
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(TimedOutError("too late"), "57014"), (UnavailableError("embedder", "not loaded"), "57P03"), (ValueError("x"), "57P03")],
+    [
+        (TimedOutError("too late"), "57014"),
+        (UnavailableError("embedder", "not loaded"), "57P03"),
+        (SystemicError("embedder", "another model"), "57P03"),
+        (ValueError("x"), "57P03"),
+    ],
 )
 def test_a_reranker_that_does_not_answer_is_told(worker: Worker, error: Exception, code: str) -> None:
     """What the model makes of a passage stays in the worker."""
@@ -274,6 +279,20 @@ def test_a_reranker_that_does_not_answer_is_told(worker: Worker, error: Exceptio
     with pytest.raises(StatementError) as refused:
         worker.answerer().answer(to_rerank("x"))
     assert refused.value.code == code
+
+
+def test_another_model_is_told_with_its_remedy(worker: Worker) -> None:
+    """It is the operator's, who may read it; what else a model raises may hold the text, and stays in the worker."""
+    told = []
+    for error in (SystemicError("embedder", "serve the model of the generation"), ValueError("secret text")):
+        worker.error = error
+        with pytest.raises(StatementError) as refused:
+            worker.answerer().answer(statement())
+        told.append((refused.value.code, str(refused.value)))
+    assert told == [
+        ("57P03", "serve the model of the generation"),
+        ("57P03", "the query worker could not embed the text"),
+    ]
 
 
 def test_what_is_no_number_is_not_given_out(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:

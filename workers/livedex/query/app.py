@@ -16,7 +16,7 @@ from livedex import __version__, catalogue, migrate, tracing
 from livedex.catalogue import Generation, opener
 from livedex.config import Settings
 from livedex.database import first_line, open_pool, query, translated
-from livedex.errors import ConfigError, LivedexError, SystemicError, UnavailableError
+from livedex.errors import ConfigError, LivedexError, UnavailableError
 from livedex.http_server import HttpServer, health_routes, listen
 from livedex.lifecycle import Health, Stop, until_available
 from livedex.observe import QueryMetrics, logger
@@ -170,7 +170,7 @@ class QueryApp:
             for generation in self._encoders.served().values():
                 self._embedder.probe(generation)
 
-    def _note_embedder(self, error: UnavailableError | SystemicError | None) -> None:
+    def _note_embedder(self, error: UnavailableError | None) -> None:
         if error is None:
             self.health.up("embedder")
         else:

@@ -92,9 +92,11 @@ class QueryEmbedder:
 
     def __init__(
         self, encoders: Loaded, metrics: QueryMetrics, *, batch: int = BATCH, cache_bytes: int = CACHE_BYTES,
-        told: Callable[[UnavailableError | SystemicError | None], None] = lambda _: None,
+        told: Callable[[UnavailableError | None], None] = lambda _: None,
     ) -> None:  # fmt: skip
-        """`told` learns of each call of a model whether it was answered (None), or why it was not."""
+        """`told` learns of each call of a model whether it was answered (None), or why it was not; an answer that is of no use
+        for one generation, another model's or a refusal, is no outage of the others.
+        """
         self._encoders = encoders
         self._metrics = metrics
         self._told = told
@@ -205,7 +207,7 @@ class QueryEmbedder:
         encoder = self._encoders.encoder(generation)
         try:
             made = encoder.encode_queries(texts)
-        except (UnavailableError, SystemicError) as error:
+        except UnavailableError as error:
             self._told(error)
             raise
         self._told(None)

@@ -157,12 +157,12 @@ class Mailbox:
             with self._tracer.span("embed"):
                 vectors = self._embedder.vectors(generation, texts, deadline=time.perf_counter() + PATIENCE)
         except Exception as error:  # noqa: BLE001 - whatever a model raises, the next text is answered
-            if isinstance(error, UnavailableError | SystemicError | TimedOutError) and not isinstance(error, FailingError):
+            if isinstance(error, UnavailableError | TimedOutError) and not isinstance(error, FailingError):
                 _log.warning("mailbox.waits", why=str(error))
                 self._stop.wait(PAUSE)
                 return
-            if len(texts) == 1:
-                _log.error("mailbox.failed", error=type(error).__name__)
+            if len(texts) == 1 or isinstance(error, SystemicError):  # nobody's text is the reason of that
+                _log.error("mailbox.failed", why=str(error) if isinstance(error, LivedexError) else type(error).__name__)
                 self._settle(asked, "57014")
                 return
             for text in texts:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from livedex.config import DEFAULT_MODEL
+from livedex.encoders import openvino_streams
 from livedex.encoders.converted import Converted, converted
 from livedex.encoders.models import digest_of, find_model
 from livedex.encoders.openvino_streams import NICENESS, Inputs, Streams, compiled, precisions
@@ -69,15 +70,33 @@ def test_each_batch_has_its_own_output(model: Converted, streams: Streams) -> No
         assert agreement(normalised(output), normalised(np.array(alone(batch)[0]))) >= TOLERANCE
 
 
-def test_streams_stand_back_for_others(streams: Streams) -> None:
+def test_streams_stand_back_for_others(model: Converted, streams: Streams) -> None:
     """Their threads have a low priority, and nobody else's: an edit, a search and the heartbeat do not wait for a backfill."""
+    assert USUAL < NICENESS, "else nothing is seen here: run the tests at a usual priority"
     list(streams.outputs(_batches(seed=3)))
+    low = _low_threads()
+    assert low >= processors()
+    alone = compiled(model.graph, precisions()[0])
+    for batch in _batches(seed=3):
+        alone(batch)
+    assert _low_threads() == low
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == USUAL
+
+
+def _low_threads() -> int:
     low = 0
     for task in Path("/proc/self/task").iterdir():
         with suppress(ProcessLookupError):  # it has ended
             low += os.getpriority(os.PRIO_PROCESS, int(task.name)) == NICENESS
-    assert low >= processors()
-    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == USUAL
+    return low
+
+
+def test_a_model_that_does_not_fit_twice_is_not_held_twice(model: Converted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system would kill the worker for it, each time that it had much to encode."""
+    weights = model.graph.with_suffix(".bin").stat().st_size
+    monkeypatch.setattr(openvino_streams, "memory_left", lambda: 2.0 * weights - 1)
+    with pytest.raises(ConfigError, match=r"MiB of memory are left, \d+ MiB were expected"):
+        Streams(model.graph, precisions()[0])
 
 
 def test_no_batch_has_no_output(streams: Streams) -> None:

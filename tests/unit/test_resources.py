@@ -1,11 +1,12 @@
 """What the machine gives."""
 
+import math
 import os
 from pathlib import Path
 
 import pytest
 
-from livedex.resources import processors
+from livedex.resources import memory_left, processors
 
 OWN = len(os.sched_getaffinity(0))
 
@@ -28,3 +29,29 @@ def test_a_quota_limits_the_processors(tmp_path: Path, written: str | None, expe
     if written is not None:
         quota.write_text(written)
     assert processors(quota) == expected
+
+
+SYSTEM = "MemTotal:        4000 kB\nMemAvailable:    1000 kB\nHugePages_Total:       0\n"
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "stat", "system", "expected"),
+    [
+        ("900000\n", "800000\n", "anon 700000\ninactive_file 50000\n", SYSTEM, 150_000),
+        ("900000\n", "800000\n", None, SYSTEM, 100_000),
+        ("9000000\n", "800000\n", "", SYSTEM, 1_024_000),
+        ("max\n", "800000\n", "", SYSTEM, 1_024_000),
+        (None, None, None, SYSTEM, 1_024_000),
+        ("900000\n", "800000\n", "", None, 100_000),
+        (None, None, None, None, math.inf),
+    ],
+)
+def test_memory_is_what_the_group_and_the_system_leave(
+    tmp_path: Path, limit: str | None, used: str | None, stat: str | None, system: str | None, expected: float
+) -> None:
+    """The less of both; pages of files that nobody used lately are left too."""
+    told = {"memory.max": limit, "memory.current": used, "memory.stat": stat, "meminfo": system}
+    for name, content in told.items():
+        if content is not None:
+            (tmp_path / name).write_text(content)
+    assert memory_left(tmp_path, tmp_path / "meminfo") == expected

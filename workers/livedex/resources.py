@@ -1,5 +1,5 @@
 """What the machine gives: the package's data, in the wheel beside the code or at the top level of a checkout, the user's cache,
-processors.
+processors, memory.
 """
 
 import math
@@ -38,6 +38,28 @@ def processors(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     except (OSError, ValueError):  # no container, or one without a limit: max
         return own
     return max(1, min(own, math.ceil(allowed / period)))
+
+
+def memory_left(group: Path = Path("/sys/fs/cgroup"), system: Path = Path("/proc/meminfo")) -> float:
+    """Bytes that this process may still take: what the system has available, and in a container no more than what the limit of
+    its control group (version 2) leaves. Infinite where nothing says it.
+    """
+    left = 1024 * _numbers(system).get("MemAvailable:", math.inf)
+    try:
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+    except (OSError, ValueError):  # no container, or one without a limit: max
+        return left
+    cached = _numbers(group / "memory.stat").get("inactive_file", 0)  # given back before anybody is killed
+    return min(left, limit - used + cached)
+
+
+def _numbers(table: Path) -> dict[str, int]:
+    """The numbers of a file with a name and a number on each line, by name; none where it cannot be read."""
+    try:
+        rows = [line.split() for line in table.read_text().splitlines()]
+    except OSError:
+        return {}
+    return {row[0]: int(row[1]) for row in rows if len(row) > 1 and row[1].isdecimal()}
 
 
 def _find(name: str) -> Path:

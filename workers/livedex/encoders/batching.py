@@ -39,7 +39,9 @@ def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
 
 
 def even_budget(total: int, most: int, ways: int) -> int:
-    """The tokens of a batch, at most `most`, by which so many in all make as many batches for each of the ways."""
+    """The tokens of a batch, at most `most`, by which so many in all make as many batches for each of the ways, as far as the
+    length of the texts allows: a batch ends with a whole one.
+    """
     rounds = -(-total // (most * ways))
     return -(-total // max(1, rounds * ways))
 

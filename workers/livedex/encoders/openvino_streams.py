@@ -5,6 +5,7 @@ cores taken, batches one after another took 1.4 to 1.7 times as long as alone, a
 """
 
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable
@@ -17,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livedex.encoders.port import Vectors
-from livedex.resources import processors
+from livedex.errors import ConfigError
+from livedex.resources import memory_left, processors
 
 NICENESS = 10  # of the streams: a tenth of the share that a busy thread of normal priority gets
 Inputs = dict[str, NDArray[np.int64]]  # arrays of shape (texts, width) by the name that the graph has for them
@@ -46,10 +48,12 @@ def compiled(graph: Path, precision: str, *, streams: int | None = None) -> Any:
 
 class Streams:
     """A graph that takes many batches at a time, one on each core; any number of threads may use it. Its own threads stand back
-    for others of the machine: searches are waited for, and a backfill takes a little longer.
+    for others of the machine, or of the container: searches are waited for, and a backfill takes a little longer.
     """
 
     def __init__(self, graph: Path, precision: str) -> None:
+        """ConfigError where the model would not fit into memory again."""
+        _need_memory(2 * graph.with_suffix(".bin").stat().st_size)
         # in a thread of its own, whose priority the threads of the streams inherit
         with ThreadPoolExecutor(1, initializer=_stand_back) as opener:
             self._compiled = opener.submit(compiled, graph, precision, streams=processors()).result()
@@ -75,10 +79,18 @@ class Streams:
                     request.wait()
 
 
+def _need_memory(wanted: int) -> None:
+    """What the system kills for taking too much would take it again, and be killed again."""
+    left = memory_left()
+    if left < wanted:
+        raise ConfigError(f"{left / 2**20:.0f} MiB of memory are left, {wanted / 2**20:.0f} MiB were expected")
+
+
 def _stand_back() -> None:
     """Give this thread, and those that it begins, less of a busy processor."""
-    with suppress(OSError, AttributeError):  # no system but Linux has priorities of threads
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+    if sys.platform == "linux":  # elsewhere priorities are those of processes
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 def _output(request: Any) -> Vectors:

@@ -124,7 +124,7 @@ class Ahead:
         try:
             self._stages.hold(keys)
         except Exception as error:  # noqa: BLE001 - foreign keys see what is gone; the partition that gave way is not to pay
-            _log.warning("index.hold_failed", error=type(error).__name__)
+            _log.warning("index.staged_not_kept", error=type(error).__name__)
 
     def settled(self, work: Work) -> Work:
         """The work with the keys of all that was kept."""

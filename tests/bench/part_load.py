@@ -20,10 +20,15 @@ def measure(scene: Scene) -> Iterator[Figure]:
 
     def turn(part: Sequence[Event]) -> tuple[float, float]:
         texts = {c.digest: c.embedded_text for event in part if event["op"] == "upsert" for c in cutter.cut(event["text"])}
-        file.write_text(json.dumps([text for digest, text in texts.items() if digest not in seen]))
+        new = [text for digest, text in texts.items() if digest not in seen]
+        file.write_text(json.dumps(new))
         seen.update(texts)
-        live.drop_index()  # the upkeep has built it meanwhile: the worker was caught up
-        return live.index_all(part), encoder.ask(texts=str(file))["seconds"]
+        live.drop_index()
+        before = live.embedded()
+        through = live.index_all(part)
+        assert live.embedded() - before == len(new), "both sides have the same chunks"
+        live.need_index()  # the upkeep builds it, now that the worker is caught up: not beside the encoder
+        return through, encoder.ask(texts=str(file))["seconds"]
 
     with Child("bench.encoder", "livedex") as encoder:
         turn(first)

@@ -108,6 +108,16 @@ begin
 end
 $$;
 
+-- Refuses what cannot be done where a text's vector is not to be had; raises 22023.
+create function livedex.check_on_miss(on_miss text) returns void
+language plpgsql immutable set search_path = pg_catalog, livedex, pg_temp as $$
+begin
+  if on_miss is null or on_miss not in ('error', 'text') then
+    raise exception 'on_miss is %, expected error or text', coalesce(quote_literal(on_miss), 'null') using errcode = '22023';
+  end if;
+end
+$$;
+
 /* How many times as many candidates the index is asked for: signs tell near from far only roughly. With 8 the first ten of 400 in
    50,000 vectors of 384 dimensions had 0.976 of the nearest ten. */
 create function livedex.oversampling(storage text) returns int
@@ -349,6 +359,7 @@ declare
   answer livedex.search_result[];
 begin
   perform livedex.check_search(k, filter, mode, per_document, embedding is not null, query, rerank);
+  perform livedex.check_on_miss(on_miss);
   perform livedex.check_timeout(timeout);
   deadline := clock_timestamp() + timeout;
   if after is not null then

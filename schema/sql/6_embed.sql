@@ -267,7 +267,7 @@ begin
   if size > 8192 then
     answer.failure := '54000';
     answer.message := format('the text has %s bytes, at most 8192 can be embedded from SQL', size);
-    answer.hint := 'embed the text in the application and call livedex.search_vector';
+    answer.hint := 'ask over HTTP (POST /v1/search), or embed the text in the application and call livedex.search_vector';
     return answer;
   end if;
   found := livedex.ask_endpoint(home, g, question, purpose, deadline);
@@ -383,6 +383,7 @@ language plpgsql volatile parallel unsafe security definer rows 10 set search_pa
 declare
   chosen constant text := current_setting('livedex.generation', true); -- by an application that keeps vectors
   c livedex.collection := livedex.searchable_collection(collection);
+  kept constant interval := case on_miss when 'text' then timeout / 4 else '0 s' end; -- to find rows by words, where the worker is late
   deadline timestamptz;
   g livedex.generation;
   answer livedex.embed_answer;
@@ -397,14 +398,12 @@ begin
     raise exception 'a search cannot be reranked here: passages do not fit into the mailbox'
       using errcode = '0A000', hint = 'set dblink up, or ask livedex serve over HTTP with "rerank": true';
   end if;
-  if on_miss is null or on_miss not in ('error', 'text') then
-    raise exception 'on_miss is %, expected error or text', coalesce(quote_literal(on_miss), 'null') using errcode = '22023';
-  end if;
+  perform livedex.check_on_miss(on_miss);
   deadline := clock_timestamp() + timeout;
   loop
     if mode <> 'text' then
       g := livedex.searched_generation(c);
-      answer := livedex.ask_worker(g, query, case mode when 'hybrid' then 1 else 2 end, deadline);
+      answer := livedex.ask_worker(g, query, case mode when 'hybrid' then 1 else 2 end, deadline - kept);
       if answer.failure is not null and on_miss = 'error' then
         raise exception '%', answer.message using errcode = answer.failure, hint = answer.hint;
       end if;

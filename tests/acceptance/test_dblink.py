@@ -151,8 +151,9 @@ def test_a_text_of_8_kb_is_embedded(served: Served) -> None:
     with session(served.url) as connection:
         for text in ("z" * 8192, "ж" * 4096, "字" * 2730):
             assert_embeds(connection, text)
-        with pytest.raises(errors.ProgramLimitExceeded, match="8193 bytes, at most 8192"):
+        with pytest.raises(errors.ProgramLimitExceeded, match="8193 bytes, at most 8192") as refused:
             connection.execute("select livedex.embed(%s)", ("z" * 8191 + "ж",))
+        assert "over HTTP" in (refused.value.diag.message_hint or "")
         assert_embeds(connection, unused())
 
 

@@ -1,12 +1,14 @@
 """The query worker over HTTP: what it answers, what it refuses and how, and that no request breaks it."""
 
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -198,8 +200,26 @@ def test_the_deadline_is_504(served: Served) -> None:
         response = served.ask(query="x", timeout_ms=1)
         if response.status_code != 200:  # a fast machine may be in time
             is_problem(response, 504)
-    is_problem(served.ask(query="x", after="no token"), 400, "token")
     assert served.client.get("/readyz").status_code == 200
+
+
+def test_the_deadline_ends_a_statement(served: Served) -> None:
+    """Of a search that Postgres has begun, and cannot go on with: it is no outage, and nobody waits longer than he wanted."""
+    with psycopg.connect(served.workers.database_url) as connection:
+        connection.execute("lock table livedex.document in access exclusive mode")
+        for mode in ("text", "vector", "hybrid"):
+            began = time.monotonic()
+            is_problem(served.ask(query=TEXTS["apples"], mode=mode, timeout_ms=300), 504)
+            assert time.monotonic() - began < 10
+        assert served.client.get("/readyz").status_code == 200
+    assert names(served.ask(query=TEXTS["apples"])) != []
+
+
+@pytest.mark.parametrize("after", ["no token", "another-topic:0:1"])
+def test_a_token_that_names_no_place_is_400(served: Served, after: str) -> None:
+    """And says which field is meant."""
+    body = is_problem(served.ask(query="x", after=after), 400, "after: ")
+    assert [each["field"] for each in body["errors"]] == ["after"]
 
 
 def test_two_hundred_searches_at_once_are_answered(served: Served) -> None:

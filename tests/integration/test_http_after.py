@@ -4,7 +4,9 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from livedex.core.change import CANARY_HEADER
 from livedex.dev.stack import Addresses
@@ -33,6 +35,20 @@ def codes(served: Served) -> dict[str, float]:
 def waits(served: Served) -> int:
     """How many searches wait for their event."""
     return served.app._answering._waiting._count
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_an_event_is_waited_for_whatever_transactions_are_by_default(served: Served, level: str) -> None:
+    """In the snapshot of another level than READ COMMITTED it would never come."""
+    with psycopg.connect(served.workers.database_url, autocommit=True) as connection:
+        database = sql.Identifier(connection.info.dbname)
+        connection.execute(sql.SQL("alter database {} set default_transaction_isolation = {}").format(database, level))
+        others = "from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+        connection.execute(f"select pg_terminate_backend(pid, 5000) {others}")
+        until(lambda: served.client.get("/readyz").status_code == 200, what="the worker to be connected again")
+        until(lambda: served.ask(query="x", mode="text").status_code == 200, what="its searches to be connected again")
+        is_problem(served.ask(**BEHIND, timeout_ms=300), 504, "was not searchable")
+        assert connection.execute(f"select count(*) > 0 {others}").fetchone() == (True,)
 
 
 def test_waiting_for_an_event_is_no_time_of_a_search(served: Served) -> None:

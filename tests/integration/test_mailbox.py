@@ -284,12 +284,19 @@ def test_quotes_and_the_like_are_only_text(served: Served, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "code"),
-    [(r"E'a\x00'", "22021"), (r"""'a', filter => '{"a": "\u0000"}'""", "22P05"), ("'a', filter => '{'", "22P02")],
-    ids=["NUL", "NUL in the filter", "half a filter"],
+    [
+        (r"E'a\x00'", "22021"),
+        (r"""'a', filter => '{"a": "\u0000"}'""", "22P05"),
+        ("'a', filter => '{'", "22P02"),
+        ("""'a', filter => (repeat('{"a":', 100000) || '1' || repeat('}', 100000))::jsonb""", "54001"),
+        ("'a') union select livedex.search_vector('[1,'", "22P02"),
+        ("'a') union select livedex.search_vector('[]'", "22000"),
+    ],
+    ids=["NUL", "NUL in the filter", "half a filter", "a deep filter", "half a vector", "an empty vector"],
 )
 def test_what_postgres_refuses_is_named_by_it(served: Served, arguments: str, code: str) -> None:
     """Before livedex sees it, with the codes that the reference names."""
-    with pytest.raises(errors.DataError) as refused:
+    with pytest.raises(psycopg.Error) as refused:
         served.connection.execute(f"select livedex.search({arguments})")
     assert refused.value.sqlstate == code
 

@@ -311,6 +311,8 @@ REFUSED = [
     ({"per_document": None}, "22023", "per_document is null"),
     ({"mode": "fuzzy"}, "22023", "mode is 'fuzzy'"),
     ({"mode": None}, "22023", "mode is null"),
+    ({"on_miss": "ignore"}, "22023", "on_miss is 'ignore', expected error or text"),
+    ({"on_miss": None}, "22023", "on_miss is null"),
     ({"filter": [1]}, "22023", "filter is array"),
     ({"filter": "x"}, "22023", "filter is string"),
     ({"filter": None}, "22023", "filter is null"),

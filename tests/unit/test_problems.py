@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from psycopg import errors
 
+from livedex.database import translated
 from livedex.encoders.remote import InputRefusedError
+from livedex.errors import UnavailableError
 from livedex.lifecycle import Health
 from livedex.observe import QueryMetrics
 from livedex.query.problems import Problems
@@ -38,9 +40,22 @@ def test_what_the_caller_can_mend_is_no_fault_of_livedex(problems: Problems, sta
 @pytest.mark.parametrize("state", ["53000", "53100", "53200", "53300", "53400"])
 def test_what_the_server_has_too_little_of_is_asked_for_again(problems: Problems, state: str) -> None:
     """Memory, room, connections, and texts that wait: 503 that names Postgres and says when."""
-    found = told(problems, errors.lookup(state)("too many texts wait"))
+    with pytest.raises(UnavailableError) as caught, translated():
+        raise errors.lookup(state)("too many texts wait")
+    found = told(problems, caught.value)
     assert (found["status"], found["dependency"], found["retry"]) == (503, "postgres", "1")
     assert "too many texts wait" in found["detail"]
+
+
+@pytest.mark.parametrize(("state", "status", "away"), [("54001", 400, False), ("53200", 503, False), ("57P01", 503, True)])
+def test_what_one_search_is_too_much_for_is_no_outage(problems: Problems, state: str, status: int, *, away: bool) -> None:
+    """Also where it reaches this place as what Postgres does not take for now: other searches may need less."""
+    for dependency in ("postgres", "embedder"):
+        problems._health.up(dependency)
+    with pytest.raises(UnavailableError) as caught, translated():
+        raise errors.lookup(state)("it has no room")
+    assert told(problems, caught.value)["status"] == status
+    assert problems._health.waiting_for == (["postgres"] if away else [])
 
 
 def test_a_text_that_the_embedding_server_refuses_is_a_bad_request(problems: Problems) -> None:
@@ -48,4 +63,5 @@ def test_a_text_that_the_embedding_server_refuses_is_a_bad_request(problems: Pro
     found = told(problems, InputRefusedError("the embedding server answers 422 to http://10.0.0.1/embed"))
     assert found["status"] == 400
     assert found["detail"].startswith("query: ")
+    assert [each["field"] for each in found["errors"]] == ["query"]
     assert "10.0.0.1" not in found["detail"]

@@ -567,14 +567,17 @@ def test_strangers_keep_no_place_from_those_who_know_the_password(server: WireSe
     """They are few at a time; who is in stays in, and with a stranger less the next one comes in."""
     monkeypatch.setattr(wire, "MOST_STRANGERS", 2)
     host, _, port = server.address.rpartition(":")
-    with connect(server) as first, connect(server), connect(server):
+    with contextlib.ExitStack() as inside:
+        for number in range(1, 4):
+            known = inside.enter_context(connect(server))
+            until(lambda number=number: list(server._open.values()) == ["known"] * number)  # type: ignore[misc]
         with contextlib.ExitStack() as stack:
             for _ in range(2):
                 stack.enter_context(socket.create_connection((host, int(port)), timeout=5))
             until(lambda: list(server._open.values()).count("stranger") == 2)
             with pytest.raises(psycopg.OperationalError, match="2 connections to the query worker are at their login"):
                 connect(server)
-            assert ask(first, statement()).startswith("[")
+            assert ask(known, statement()).startswith("[")
         until(lambda: "stranger" not in server._open.values())
         with connect(server) as next_one:
             assert ask(next_one, statement()).startswith("[")

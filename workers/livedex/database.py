@@ -189,8 +189,9 @@ _KEEPALIVES: Mapping[str, Any] = MappingProxyType(
     {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
 )
 
-# In UTC every event time is a year that Python knows; in the server's zone 9999-12-31 may be the year 10000.
-_EVERYWHERE = {"TimeZone": "UTC"}
+# In UTC every event time is a year that Python knows; in the server's zone 9999-12-31 may be the year 10000. And whoever waits
+# for what others commit has to see it, whatever the database or the role has for a default.
+_EVERYWHERE = {"TimeZone": "UTC", "default_transaction_isolation": "read committed"}
 
 
 def prepare(connection: Connection, settings: Mapping[str, str] = MappingProxyType({})) -> None:

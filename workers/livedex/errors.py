@@ -27,6 +27,14 @@ class UsageError(LivedexError):
     exit_code = 2
 
 
+class InvalidFieldError(UsageError):
+    """A field of a request that means nothing where it was asked."""
+
+    def __init__(self, field: str, said: str, hint: str | None = None) -> None:
+        super().__init__(f"{field}: {said}")
+        self.field, self.said, self.hint = field, said, hint
+
+
 class ConfigError(LivedexError):
     """What is set up contradicts itself: settings, model, database or topic. Retrying does not help."""
 

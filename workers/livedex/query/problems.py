@@ -13,7 +13,15 @@ from starlette.exceptions import HTTPException
 
 from livedex.database import first_line
 from livedex.encoders.remote import InputRefusedError
-from livedex.errors import ConfigError, ConflictError, SystemicError, TimedOutError, UnavailableError, UsageError
+from livedex.errors import (
+    ConfigError,
+    ConflictError,
+    InvalidFieldError,
+    SystemicError,
+    TimedOutError,
+    UnavailableError,
+    UsageError,
+)
 from livedex.lifecycle import Health
 from livedex.observe import logger
 from livedex.query.access import ForbiddenError
@@ -37,7 +45,7 @@ _STATUS_OF_CLASS = {
     "53": HTTPStatus.SERVICE_UNAVAILABLE,  # the server has too little of something, for now
     "54": HTTPStatus.BAD_REQUEST,  # more than a limit allows
 }
-_REFUSED = "query: the embedding server does not take this text, others it does: ask in other words, or in mode text"
+_REFUSED = "the embedding server does not take this text, others it does: ask in other words, or in mode text"
 _FAILED = "the search failed; the log of the query worker says why"
 _log = logger("query")
 
@@ -68,6 +76,11 @@ def _invalid(error: RequestValidationError) -> JSONResponse:
     return problem(HTTPStatus.BAD_REQUEST, detail, errors=fields)
 
 
+def _invalid_field(error: InvalidFieldError) -> JSONResponse:
+    more: dict[str, Any] = {"hint": error.hint} if error.hint else {}
+    return problem(HTTPStatus.BAD_REQUEST, str(error), errors=[{"field": error.field, "detail": error.said}], **more)
+
+
 def _refused(error: psycopg.Error) -> JSONResponse:
     state = error.sqlstate or ""
     status = _STATUS_OF.get(state) or _STATUS_OF_CLASS.get(state[:2])
@@ -96,13 +109,14 @@ class Problems:
             NoLetterError: lambda error: problem(HTTPStatus.NOT_FOUND, str(error)),
             ConflictError: lambda error: problem(HTTPStatus.CONFLICT, str(error)),
             ForbiddenError: lambda error: problem(HTTPStatus.FORBIDDEN, str(error)),
-            InputRefusedError: lambda _: problem(HTTPStatus.BAD_REQUEST, _REFUSED),
+            InputRefusedError: lambda _: _invalid_field(InvalidFieldError("query", _REFUSED)),
             BusyError: lambda error: problem(HTTPStatus.TOO_MANY_REQUESTS, str(error)),
             TimedOutError: lambda error: problem(HTTPStatus.GATEWAY_TIMEOUT, str(error)),
             UnavailableError: self._away,
             NotLoadedError: _unavailable,  # of one collection: the worker stays ready for the others
             ConfigError: _misconfigured,
             SystemicError: _misconfigured,  # the embedding server has another model now
+            InvalidFieldError: _invalid_field,
             UsageError: lambda error: problem(HTTPStatus.BAD_REQUEST, str(error)),
             Exception: _unforeseen,
         }
@@ -115,9 +129,10 @@ class Problems:
     def _away(self, error: UnavailableError) -> JSONResponse:
         if isinstance(error.__cause__, PoolTimeout) and error.dependency not in self._health.waiting_for:
             return problem(HTTPStatus.GATEWAY_TIMEOUT, "other searches kept every connection busy until the deadline")
-        if (
-            error.dependency != "embedder"
-        ):  # which is told of by whoever asks it, also when nobody waits for the answer any more
+        cause = error.__cause__
+        if isinstance(cause, psycopg.Error) and (cause.sqlstate or "")[:2] in _STATUS_OF_CLASS:
+            return _refused(cause)  # of this search: others may need less
+        if error.dependency != "embedder":  # of that tells whoever asks it, also when nobody waits for the answer any more
             self._health.down(error.dependency, error)
         return _unavailable(error)
 

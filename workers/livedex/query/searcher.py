@@ -12,13 +12,14 @@ from typing import Any, Literal
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
+from psycopg import errors
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool
 
 from livedex.catalogue import Generation
-from livedex.database import Connection, query, translated
-from livedex.errors import SystemicError, TimedOutError, UnavailableError, UsageError
+from livedex.database import Connection, first_line, query, translated
+from livedex.errors import InvalidFieldError, SystemicError, TimedOutError, UnavailableError
 from livedex.observe import QueryMetrics, logger
 from livedex.query import explaining
 from livedex.query.active import Encoders
@@ -135,9 +136,10 @@ class Searcher:
         by_generation: dict[int, list[_Asked]] = {}
         for each in asked:
             if each.generation is not None and each.search.rerank and not each.generation.reranker:
-                each.error = UsageError(
-                    f"rerank: collection {each.generation.collection} has no reranker: set one in livedex.toml and run "
-                    "livedex apply, or search without rerank"
+                each.error = InvalidFieldError(
+                    "rerank",
+                    f"collection {each.generation.collection} has no reranker: set one in livedex.toml and run livedex apply, "
+                    "or search without rerank",
                 )
             elif each.generation is not None and each.search.mode != "text":
                 by_generation.setdefault(each.generation.generation_id, []).append(each)
@@ -235,7 +237,10 @@ class Searcher:
         with translated(), self._pool.connection(_left(deadline)) as connection, connection.transaction():
             left = max(LOOK_TIMEOUT, deadline - time.perf_counter())
             connection.execute(query("query", "set_timeout"), {"milliseconds": int(left * 1000)})
-            row = connection.execute("select livedex.is_searchable(%s, %s)", (search.after, search.collection)).fetchone()
+            try:
+                row = connection.execute("select livedex.is_searchable(%s, %s)", (search.after, search.collection)).fetchone()
+            except errors.InvalidParameterValue as error:
+                raise InvalidFieldError("after", first_line(error), error.diag.message_hint) from error
         return row == (True,)
 
     def _rows(self, asked: "_Asked") -> list[dict[str, Any]]:

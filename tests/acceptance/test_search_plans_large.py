@@ -63,20 +63,31 @@ class Corpus:
     generation: Generation
     vectors: NDArray[Any]
 
-    def plan(self, *, mode: str, exact: bool, few: bool = False, filter: dict[str, Any], cache: str) -> str:  # noqa: A002
-        """The plan of the statement behind a search."""
+    def plan(
+        self,
+        *,
+        mode: str,
+        exact: bool,
+        few: bool = False,
+        filter: dict[str, Any],  # noqa: A002
+        since: datetime | None = None,
+        cache: str,
+    ) -> str:
+        """The plan of the statement behind a search, under the settings that searches have."""
         select = "select livedex.search_statement(g, %s, %s, %s, %s, %s) from livedex.generation g"
         words = (["dragon", "falcon"], [1.5, 1.0]) if mode != "vector" else (None, None)
         row = self.connection.execute(select, (mode, exact, few, *words)).fetchone()
         assert row is not None
         with self.connection.transaction(force_rollback=True), psycopg.RawCursor(self.connection) as cursor:
-            cursor.execute("set local hnsw.iterative_scan = 'relaxed_order'")
-            cursor.execute("set local random_page_cost = 1.1")
-            cursor.execute("set local jit = off")
+            settings = (
+                "from pg_proc, unnest(proconfig) s where oid = to_regproc('livedex.search_vector') and s !~ '^search_path='"
+            )
+            cursor.execute(f"select set_config(split_part(s, '=', 1), split_part(s, '=', 2), true) {settings}")
+            assert len(cursor.fetchall()) > 1
             cursor.execute(f"set local plan_cache_mode = {cache}")
             cursor.execute(f"prepare search ({TYPES}) as {row[0]}")
             values = sql.SQL(", ").join([Vector(QUERIES[0]), self.generation.collection_id, self.generation.chunking_id,
-                                         Jsonb(filter), None, None, 50, "dragon"])  # fmt: skip
+                                         Jsonb(filter), since, None, 50, "dragon"])  # fmt: skip
             explain = sql.SQL("explain execute search ({})").format(values).as_string(self.connection)
             rows = cursor.execute(explain).fetchall()
             cursor.execute("deallocate search")
@@ -164,6 +175,28 @@ def test_few_eligible_chunks_are_found_by_the_filter(corpus: Corpus, cache: str)
         assert "document_metadata_idx" in plan
         assert VECTOR_INDEX not in plan
         assert TEXT_INDEX not in plan
+
+
+def test_few_eligible_chunks_are_found_by_their_time(corpus: Corpus) -> None:
+    """Where few chunks are eligible by time alone, its index finds their documents. Searches give the statement its values when
+    it is planned, and only then is it known whether there is a time.
+    """
+    newest = EPOCH + timedelta(seconds=CHUNKS - 500)
+    for mode in ("vector", "hybrid", "text"):
+        plan = corpus.plan(mode=mode, exact=True, few=True, filter={}, since=newest, cache="force_custom_plan")
+        assert "document_event_time_idx" in plan
+        assert VECTOR_INDEX not in plan
+        assert "Seq Scan on document" not in plan
+
+
+@pytest.mark.parametrize("cache", ["force_custom_plan", "force_generic_plan"])
+def test_without_a_vector_index_words_are_looked_up_all_the_same(corpus: Corpus, cache: str) -> None:
+    """While a generation has no vector index yet, all vectors are compared, but not all words."""
+    for mode in ("vector", "hybrid"):
+        plan = corpus.plan(mode=mode, exact=True, filter={}, cache=cache)
+        assert VECTOR_INDEX not in plan
+        assert (TEXT_INDEX in plan) == (mode == "hybrid")
+        assert "Seq Scan on chunk" not in plan
 
 
 @pytest.mark.parametrize("prepare", [True, False])

@@ -5,6 +5,8 @@ set local role livedex_owner;
 select set_config('search_path', format('pg_catalog, livedex, %I, pg_temp', n.nspname), true)
   from pg_extension e join pg_namespace n on n.oid = e.extnamespace
  where e.extname = 'vector';
+-- loads pgvector into this session: only a superuser may attach settings to a function that the server does not know yet
+do $$ begin perform '[0]'::vector; end $$;
 
 -- Refuses what cannot be done where a text's vector is not to be had; raises 22023.
 create function livedex.check_on_miss(on_miss text) returns void

@@ -416,20 +416,34 @@ def test_another_model_is_told_once_for_all_that_wait(served: Served, monkeypatc
     """Nothing but an operator mends it, so it is not asked again for each text, and not as long as sessions wait; the worker
     stays ready, for it may serve other collections.
     """
-    calls = []
+    calls: list[list[str]] = []
 
     def other(texts: list[str]) -> NoReturn:
         calls.append(texts)
+        assert served.encoder.go.wait(30)
         raise SystemicError("embedder", "the embedding server gives other vectors")
 
+    def ask() -> None:
+        with psycopg.connect(served.url, autocommit=True) as connection, pytest.raises(errors.QueryCanceled):
+            connection.execute("select livedex.embed(%s, timeout => '4 s')", (unused(),))
+
+    seals = f"select count(*) from livedex.advisory_locks where form = 1 and class >> 24 = {SEAL}"
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    served.encoder.go.clear()
     with capture_logs() as lines, monkeypatch.context() as patched:
         patched.setattr(served.encoder, "encode_queries", other, raising=False)
-        with pytest.raises(psycopg.errors.QueryCanceled):
-            served.connection.execute("select livedex.embed(%s, timeout => '1 s')", (unused(),))
-    assert len(calls) == 1
+        threads[0].start()
+        until(lambda: calls, what="the model to be asked")
+        for thread in threads[1:]:
+            thread.start()
+        until(lambda: served.connection.execute(seals).fetchone() == (3,), what="all to wait")
+        served.encoder.go.set()
+        for thread in threads:
+            thread.join()
+    assert [len(texts) for texts in calls] == [1, 2]
     assert [(line["event"], line["why"]) for line in lines if line["event"].startswith("mailbox.")] == [
         ("mailbox.failed", "the embedding server gives other vectors")
-    ]
+    ] * 2
     assert served.app.health.waiting_for == []
     served.connection.execute("select livedex.embed(%s)", (unused(),))
 

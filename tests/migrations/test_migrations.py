@@ -70,6 +70,22 @@ def test_the_printed_sql_gives_the_same_database(database_url: str, empty_databa
     assert run_all(empty_database_url) == []
 
 
+def test_any_migration_may_be_the_first_of_its_session(database_url: str, empty_database_url: str) -> None:
+    """As when one version of livedex after another migrates a database."""
+    migrations = migrate.load()
+    for number in range(1, len(migrations) + 1):
+        with connect(empty_database_url) as connection:
+            assert migrate.migrate(connection, migrations[:number]) == [migrations[number - 1].version]
+    assert dump_schema(empty_database_url) == dump_schema(database_url)
+
+
+def test_each_printed_migration_may_be_the_first_of_its_session(database_url: str, empty_database_url: str) -> None:
+    """As when each version's SQL is applied by hand."""
+    for migration in migrate.load():
+        psql(empty_database_url, migrate.script([migration]))
+    assert dump_schema(empty_database_url) == dump_schema(database_url)
+
+
 def test_check_says_what_is_missing(workers: Workers, empty_database_url: str) -> None:
     """`migrate --check` ends with 1 and names what is missing, changes nothing, and ends with 0 afterwards."""
     missing = workers.run("migrate", "--check", LIVEDEX_DATABASE_URL=empty_database_url)

@@ -27,6 +27,15 @@ from livedex.observe import logger
 LOCK_KEY = 0x6C697665646578  # "livedex"
 LOCK_PATIENCE = 60.0  # seconds that another migration may take
 LOCK_TIMEOUT = "3s"  # for a table lock: a migration must not queue in front of readers for long
+_LOAD_PGVECTOR: LiteralString = """do $$
+declare
+  home text := (select quote_ident(n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace
+                 where e.extname = 'vector');
+begin
+  if home is not null then
+    execute format('select ''[0]''::%s.vector', home);
+  end if;
+end $$"""  # only a superuser may attach settings to a function that the server does not know yet, whichever file comes first
 _log = logger("migrate")
 _NAME = re.compile(r"\d{4}_(?P<phase>pre|post)_[a-z0-9_]+\.sql")
 _UP = re.compile(r"^-- migrate:up(?P<options>[^\n]*)\n(?P<body>.*?)(?=^-- migrate:down|\Z)", re.MULTILINE | re.DOTALL)
@@ -128,6 +137,7 @@ def migrate(
         warning = check_coming_pgvector(connection)  # before the first file: a half migrated database helps nobody
         if warning:
             warn(warning)
+        connection.execute(_LOAD_PGVECTOR)
         try:
             for migration in todo:
                 _apply(connection, migration, patience)
@@ -141,7 +151,7 @@ def migrate(
 
 def script(migrations: list[Migration]) -> str:
     """The migrations as one file for psql, for those who apply SQL by hand."""
-    return "\n".join(_script_of(migration) for migration in migrations)
+    return "\n".join([f"{_LOAD_PGVECTOR};", *map(_script_of, migrations)])
 
 
 def _script_of(migration: Migration) -> str:

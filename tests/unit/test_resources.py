@@ -46,12 +46,27 @@ SYSTEM = "MemTotal:        4000 kB\nMemAvailable:    1000 kB\nHugePages_Total:  
         (None, None, None, None, math.inf),
     ],
 )
-def test_memory_is_what_the_group_and_the_system_leave(
-    tmp_path: Path, limit: str | None, used: str | None, stat: str | None, system: str | None, expected: float
+@pytest.mark.parametrize("where", ["", "system.slice", "system.slice/a.service", "system.slice/another.service"])
+def test_memory_is_what_the_groups_and_the_system_leave(
+    tmp_path: Path, where: str, limit: str | None, used: str | None, stat: str | None, system: str | None, expected: float
 ) -> None:
-    """The less of both; pages of files that nobody used lately are left too."""
-    told = {"memory.max": limit, "memory.current": used, "memory.stat": stat, "meminfo": system}
-    for name, content in told.items():
+    """The least of all; pages of files that nobody used lately are left too. Other groups do not count."""
+    group, own = tmp_path / "groups" / where, tmp_path / "proc" / "self"
+    told = {
+        group / "memory.max": limit,
+        group / "memory.current": used,
+        group / "memory.stat": stat,
+        tmp_path / "proc" / "meminfo": system,
+        own / "cgroup": "4:memory:/old\n0::/system.slice/a.service\n",
+    }
+    for path, content in told.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
         if content is not None:
-            (tmp_path / name).write_text(content)
-    assert memory_left(tmp_path, tmp_path / "meminfo") == expected
+            path.write_text(content)
+    others = 1_024_000 if system else math.inf
+    assert memory_left(tmp_path / "groups", tmp_path / "proc") == (others if "another" in where else expected)
+
+
+def test_memory_is_not_limited_where_nothing_says_so(tmp_path: Path) -> None:
+    """On other systems."""
+    assert memory_left(tmp_path, tmp_path) == math.inf

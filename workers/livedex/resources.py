@@ -6,7 +6,7 @@ import math
 import os
 from functools import cache
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from livedex.errors import ConfigError
 
@@ -40,17 +40,31 @@ def processors(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     return max(1, min(own, math.ceil(allowed / period)))
 
 
-def memory_left(group: Path = Path("/sys/fs/cgroup"), system: Path = Path("/proc/meminfo")) -> float:
-    """Bytes that this process may still take: what the system has available, and in a container no more than what the limit of
-    its control group (version 2) leaves. Infinite where nothing says it.
+def memory_left(groups: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc")) -> float:
+    """Bytes that this process may still take: what the system has available, and no more than what the limits of its control
+    group (version 2) and of those around it leave. Infinite where nothing says it.
     """
-    left = 1024 * _numbers(system).get("MemAvailable:", math.inf)
+    return min([1024 * _numbers(proc / "meminfo").get("MemAvailable:", math.inf), *map(_left, _own_groups(groups, proc))])
+
+
+def _own_groups(groups: Path, proc: Path) -> list[Path]:
+    """The control group of this process and those around it."""
+    try:
+        lines = (proc / "self" / "cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    paths = [PurePosixPath(line.removeprefix("0::/")) for line in lines if line.startswith("0::/")]
+    return [groups / each for path in paths for each in (path, *path.parents)]
+
+
+def _left(group: Path) -> float:
+    """Bytes up to the limit of a control group; infinite where it has none."""
     try:
         limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-    except (OSError, ValueError):  # no container, or one without a limit: max
-        return left
+    except (OSError, ValueError):  # the outermost has none, others may say: max
+        return math.inf
     cached = _numbers(group / "memory.stat").get("inactive_file", 0)  # given back before anybody is killed
-    return min(left, limit - used + cached)
+    return limit - used + cached
 
 
 def _numbers(table: Path) -> dict[str, int]:

@@ -223,7 +223,9 @@ def test_a_witness_that_is_no_number_does_not_pass(told: EmbeddingServer, monkey
 def test_a_text_without_a_vector_is_at_fault_itself(
     told: EmbeddingServer, monkeypatch: pytest.MonkeyPatch, row: list[object] | None
 ) -> None:
-    """Where the witness has one: its numbers are none, which is told to the caller, and the others get theirs."""
+    """Where the witness has one. Of documents its numbers are none, which is told to the caller, and the others get theirs; of
+    queries it is refused, also when it is asked for again, and whoever asked for the others asks again without it.
+    """
     answer = told.embed
 
     def nulls(texts: list[str], authorization: str | None) -> Any:
@@ -232,10 +234,16 @@ def test_a_text_without_a_vector_is_at_fault_itself(
 
     monkeypatch.setattr(told, "embed", nulls)
     encoder = opened(told)
-    for encode in (encoder.encode_documents, encoder.encode_queries):
-        made = encode(TEXTS[:3])
-        assert not np.isfinite(made[1]).all()
-        assert np.allclose(made[[0, 2]], EXPECTED[[0, 2]], atol=1e-6)
+    made = encoder.encode_documents(TEXTS[:3])
+    assert not np.isfinite(made[1]).all()
+    assert np.allclose(made[[0, 2]], EXPECTED[[0, 2]], atol=1e-6)
+    with pytest.raises(InputRefusedError, match="gives no vector for this text, and for others does"):
+        encoder.encode_queries(TEXTS[:3])
+    asked = told.answers
+    with pytest.raises(InputRefusedError, match="gives no vector"):
+        encoder.encode_queries(TEXTS[1:2])
+    assert told.answers == asked
+    assert np.allclose(encoder.encode_queries([TEXTS[0], TEXTS[2]]), EXPECTED[[0, 2]], atol=1e-6)
 
 
 def test_a_server_without_vectors_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch, told: EmbeddingServer) -> None:
@@ -354,6 +362,53 @@ def test_a_server_that_comes_back_while_it_is_found_out_blames_no_text(
         before = told.refusals
         assert np.allclose(encode(TEXTS[:1]), EXPECTED[:1], atol=1e-6)
         assert told.refusals > before
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_server_that_comes_back_with_another_model_is_noticed(
+    told: EmbeddingServer, monkeypatch: pytest.MonkeyPatch, *, alone: bool
+) -> None:
+    """Before it is asked for the text once more."""
+    monkeypatch.setattr(http, "FAILING_PATIENCE", 0.3)
+    encoder = opened(told, patience=0.5)
+    own, other = told.encoder, HashEncoder(ModelSpec(model=MODEL, document_prompt="another model"))
+    if alone:
+        told.batch = 1
+        encoder.encode_documents(TEXTS[:1])
+    refusal = told._refusal
+
+    def restarting(texts: list[str], token: str | None) -> int | None:
+        if texts != [http.WITNESS]:
+            told.encoder = other
+            return 500
+        return refusal(texts, token)
+
+    for encode in (encoder.encode_documents, encoder.encode_queries):
+        told.encoder = own
+        with monkeypatch.context() as patch:
+            patch.setattr(told, "_refusal", restarting)
+            with pytest.raises(SystemicError, match="gives other vectors"):
+                encode(TEXTS[:1])
+
+
+def test_a_server_that_comes_back_and_takes_fewer_texts_blames_none(
+    told: EmbeddingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it refuses the second time is found out about as at the first."""
+    monkeypatch.setattr(http, "FAILING_PATIENCE", 0.3)
+    encoder = opened(told, patience=0.5)
+    told.batch, told.status = 1, 500
+    answer = told.embed
+
+    def back(texts: list[str], authorization: str | None) -> Any:
+        if texts == [http.WITNESS]:
+            told.status = 200
+        return answer(texts, authorization)
+
+    monkeypatch.setattr(told, "embed", back)
+    refusal = told._refusal
+    monkeypatch.setattr(told, "_refusal", lambda texts, token: told.status if told.status != 200 else refusal(texts, token))
+    assert np.allclose(encoder.encode_documents(TEXTS[:1]), EXPECTED[:1], atol=1e-6)
 
 
 def test_a_server_that_fails_behind_the_witness_is_down(told: EmbeddingServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -496,7 +551,7 @@ def test_another_model_is_noticed_between_two_halves(monkeypatch: pytest.MonkeyP
 
 
 def test_another_model_fails_all_that_wait_at_once(told: EmbeddingServer) -> None:
-    """It is no outage of the dependency, but nobody's text either, for which each would be asked for alone."""
+    """It answers, so it is no outage of the dependency, but nobody's text either, for which each would be asked for alone."""
     encoder = opened(told)
     said: list[object] = []
     embedder = QueryEmbedder(cast("Loaded", SimpleNamespace(encoder=lambda _: encoder)), QueryMetrics(), told=said.append)
@@ -520,8 +575,8 @@ def test_another_model_fails_all_that_wait_at_once(told: EmbeddingServer) -> Non
             with pytest.raises(SystemicError, match="gives other vectors"):
                 each.result()
     assert told.answers - asked == 2
-    assert said == []
     embedder.probe(made)  # nobody is there to be told
+    assert said == [None] * 3
 
 
 def test_a_wrong_token_is_the_operators(told: EmbeddingServer, tmp_path: Path) -> None:

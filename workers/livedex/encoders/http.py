@@ -77,19 +77,23 @@ class HttpEncoder:
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """See Encoder. UnavailableError within QUERY_PATIENCE when the server does not answer; InputRefusedError when it fails
-        on these texts, and on others does not: one of them is at fault.
+        on these texts, or gives no vector for one, and for others does: one of them is at fault.
         """
         asker = _Asker(deadline=time.monotonic() + QUERY_PATIENCE)
-        parts = self._parts([self.identity.query_prompt + text for text in texts], most=self._room.most)
-        answers = self._short.map(lambda part: self._embedded(part, asker), parts)
-        return self._vectors([row for answer in answers for row in answer])
+        prompted = [self.identity.query_prompt + text for text in texts]
+        answers = self._short.map(lambda part: self._embedded(part, asker), self._parts(prompted, most=self._room.most))
+        vectors = self._vectors([row for answer in answers for row in answer])
+        for text, vector in zip(prompted, vectors, strict=True):
+            if not np.isfinite(vector).all():
+                raise self._blamed([text], "the embedding server gives no vector for this text, and for others does")
+        return vectors
 
     @staticmethod
     def _parts(texts: list[str], *, most: int) -> list[list[str]]:
         size = max(1, most)
         return [texts[start : start + size] for start in range(0, len(texts), size)]
 
-    def _embedded(self, part: list[str], asker: "_Asker") -> Numbers:
+    def _embedded(self, part: list[str], asker: "_Asker", *, again: bool = False) -> Numbers:
         """The vectors of a request's texts. Where the server fails on them, and not on the witness, or refuses them, they are
         too many for it, or one is at fault, which is found: InputRefusedError, at once when it is asked for again, or no other
         would come to its turn. Whoever searches does not wait for that: one of his texts is at fault then.
@@ -98,48 +102,43 @@ class HttpEncoder:
         if not self._room.most:
             return [row for text in part for row in self._alone(text, asker)]
         try:
-            return self._checked(self._ask([WITNESS, *part], asker))
-        except FailingError:
+            return self._checked(self._ask([WITNESS, *part], asker, again=again))
+        except FailingError as error:
+            if again:
+                raise self._blamed(part, f"{_FAILS}: {error}") from error
             if not self._passes_witness(asker):
                 raise
             if len(part) > 1 and not asker.waits:
                 return self._in_halves(part, asker)
+            return self._embedded(part, asker, again=True)  # it may have come back only in between
         except InputRefusedError:
             found = self._in_halves(part, asker) if len(part) > 1 else self._alone(part[0], asker)
-            self._room.refused(len(part))
-            return found
-        return self._checked(self._once_more([WITNESS, *part], part, asker))
+        self._room.refused(len(part))
+        return found
 
     def _in_halves(self, part: list[str], asker: "_Asker") -> Numbers:
         middle = len(part) // 2
         return self._embedded(part[:middle], asker) + self._embedded(part[middle:], asker)
 
-    def _alone(self, text: str, asker: "_Asker") -> Numbers:
+    def _alone(self, text: str, asker: "_Asker", *, again: bool = False) -> Numbers:
         """The vector of a text, asked for by itself behind the witness."""
         try:
             self._checked(self._ask([WITNESS], asker))
         except InputRefusedError as error:
             raise SystemicError("embedder", f"the embedding server takes no text: {error}") from error
         try:
-            return self._ask([text], asker)
-        except FailingError:
-            if not self._passes_witness(asker):
-                raise
+            return self._ask([text], asker, again=again)
+        except FailingError as error:
+            if again:
+                raise self._blamed([text], f"{_FAILS}: {error}") from error
+            return self._alone(text, asker, again=True)
         except InputRefusedError as error:
             raise self._blamed([text], str(error)) from error
-        return self._once_more([text], [text], asker)
 
-    def _once_more(self, texts: list[str], part: list[str], asker: "_Asker") -> Numbers:
-        """The vectors of what the server failed on, though it takes the witness now: it may have come back only in between. If
-        not, the texts of `part` are at fault.
-        """
-        try:
-            return self._dialect.embed(texts, asker.patience, asker.stopped, failing=0.0)
-        except FailingError as error:
-            raise self._blamed(part, f"{_FAILS}: {error}") from error
-
-    def _ask(self, texts: list[str], asker: "_Asker") -> Numbers:
-        return self._dialect.embed(texts, asker.patience, asker.stopped, failing=asker.failing_patience(len(texts)))
+    def _ask(self, texts: list[str], asker: "_Asker", *, again: bool = False) -> Numbers:
+        """Of a server that failed on these, and then not on the witness, there is nothing to be waited for `again`."""
+        failing = 0.0 if again else asker.failing_patience(len(texts))
+        return self._dialect.embed(texts, asker.patience, asker.stopped, failing=failing)
 
     def _refuse_culprits(self, texts: Sequence[str]) -> None:
         now = time.monotonic()
@@ -157,7 +156,7 @@ class HttpEncoder:
 
     def _passes_witness(self, asker: "_Asker") -> bool:
         try:
-            self._dialect.embed([WITNESS], asker.witness_patience, asker.stopped)
+            self._checked(self._dialect.embed([WITNESS], asker.witness_patience, asker.stopped))
         except (UnavailableError, InputRefusedError):
             return False
         return True

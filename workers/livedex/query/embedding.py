@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from livedex.catalogue import Generation
 from livedex.encoders import Encoder
+from livedex.encoders.remote import InputRefusedError
 from livedex.errors import ConfigError, SystemicError, TimedOutError, UnavailableError
 from livedex.observe import QueryMetrics
 
@@ -95,7 +96,7 @@ class QueryEmbedder:
         told: Callable[[UnavailableError | None], None] = lambda _: None,
     ) -> None:  # fmt: skip
         """`told` learns of each call of a model whether it was answered (None), or why it was not; an answer that is of no use
-        for one generation, another model's or a refusal, is no outage of the others.
+        for one generation, another model's or a refusal, is an answer: others may be of use.
         """
         self._encoders = encoders
         self._metrics = metrics
@@ -209,6 +210,9 @@ class QueryEmbedder:
             made = encoder.encode_queries(texts)
         except UnavailableError as error:
             self._told(error)
+            raise
+        except (SystemicError, InputRefusedError):
+            self._told(None)
             raise
         self._told(None)
         if not np.isfinite(made).all():  # neither searched for nor kept

@@ -47,6 +47,14 @@ class Served:
 
         return Metrics(generate_latest(self.app.metrics.registry).decode())
 
+    def waiting(self) -> int:
+        """How many texts wait for their vectors."""
+        row = self.connection.execute(
+            f"select count(*) from livedex.advisory_locks where form = 1 and class >> 24 = {SEAL}"
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
+
     def forget(self) -> None:
         """Empty the cache of the database."""
         self.connection.execute("delete from livedex.query_embedding")
@@ -119,8 +127,7 @@ def test_texts_that_come_at_once_share_a_call(served: Served) -> None:
     try:
         for thread in threads:
             thread.start()
-        seals = f"select count(*) from livedex.advisory_locks where form = 1 and class >> 24 = {SEAL}"
-        until(lambda: served.connection.execute(seals).fetchone() == (len(texts),))
+        until(lambda: served.waiting() == len(texts))
     finally:
         served.encoder.go.set()
     for thread in threads:
@@ -392,11 +399,10 @@ def test_a_text_that_the_model_refuses_fails_nobody_elses(served: Served) -> Non
     served.encoder.go.clear()
     threads = [threading.Thread(target=ask, args=(text, "20 s")) for text in texts]
     threads.append(threading.Thread(target=ask, args=(bad, "3 s")))
-    seals = f"select count(*) from livedex.advisory_locks where form = 1 and class >> 24 = {SEAL}"
     try:
         for thread in threads:
             thread.start()
-        until(lambda: served.connection.execute(seals).fetchone() == (4,))
+        until(lambda: served.waiting() == 4)
     finally:
         served.encoder.go.set()
     for thread in threads:
@@ -427,7 +433,6 @@ def test_another_model_is_told_once_for_all_that_wait(served: Served, monkeypatc
         with psycopg.connect(served.url, autocommit=True) as connection, pytest.raises(errors.QueryCanceled):
             connection.execute("select livedex.embed(%s, timeout => '4 s')", (unused(),))
 
-    seals = f"select count(*) from livedex.advisory_locks where form = 1 and class >> 24 = {SEAL}"
     threads = [threading.Thread(target=ask) for _ in range(3)]
     served.encoder.go.clear()
     with capture_logs() as lines, monkeypatch.context() as patched:
@@ -436,7 +441,7 @@ def test_another_model_is_told_once_for_all_that_wait(served: Served, monkeypatc
         until(lambda: calls, what="the model to be asked")
         for thread in threads[1:]:
             thread.start()
-        until(lambda: served.connection.execute(seals).fetchone() == (3,), what="all to wait")
+        until(lambda: served.waiting() == 3, what="all to wait")
         served.encoder.go.set()
         for thread in threads:
             thread.join()
@@ -503,23 +508,17 @@ def test_a_flood_of_one_role_leaves_room_for_others(served: Served, length: int,
             except psycopg.Error as error:
                 outcomes.append(error.sqlstate or "")
 
-    def waiting() -> int:
-        (count,) = served.connection.execute(
-            f"select count(*) from livedex.advisory_locks where form = 1 and class >> 24 = {SEAL}"
-        ).fetchone() or (0,)
-        return int(count)
-
     with login_role(served.url, "livedex_owner") as (_, as_role):
         threads = [threading.Thread(target=ask, args=(as_role,)) for _ in range(most)]
         other = threading.Thread(target=ask, args=(served.url,))
         try:
             for thread in threads:
                 thread.start()
-            until(lambda: waiting() == most)
+            until(lambda: served.waiting() == most)
             ask(as_role)
             assert outcomes == ["53400"]
             other.start()
-            until(lambda: waiting() == most + 1)
+            until(lambda: served.waiting() == most + 1)
         finally:
             served.encoder.go.set()
         for thread in [*threads, other]:

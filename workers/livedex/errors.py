@@ -21,6 +21,11 @@ class LivedexError(Exception):
     exit_code: ClassVar[int] = 1
 
 
+def loggable(error: Exception) -> str:
+    """What a log may say of an error: our own messages; of others only the class, since a model's may quote a text."""
+    return str(error) if isinstance(error, LivedexError) else type(error).__name__
+
+
 class UsageError(LivedexError):
     """A wrong argument or setting, found before anything was touched."""
 

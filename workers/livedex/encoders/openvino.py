@@ -20,7 +20,7 @@ from livedex.encoders.models import digest_of, find_model
 from livedex.encoders.openvino_streams import Inputs, Streams, compiled, precisions
 from livedex.encoders.port import EncodingStopped, Identity, ModelSpec, Vectors, dimension_of, normalised, shaped
 from livedex.encoders.probe import TEXTS, TOLERANCE, cosines
-from livedex.errors import ConfigError
+from livedex.errors import ConfigError, loggable
 from livedex.observe import logger
 from livedex.resources import processors
 
@@ -154,8 +154,7 @@ class OpenVinoEncoder:
                 try:
                     self._streams = self._checked(Streams(self._graph, self._inference))
                 except Exception as error:  # noqa: BLE001 - whatever keeps them from working, no text is at fault
-                    why = str(error) if isinstance(error, ConfigError) else type(error).__name__
-                    _log.warning("encoder.no_streams", encoder="openvino", why=why)
+                    _log.warning("encoder.no_streams", encoder="openvino", why=loggable(error))
                     self._cores = 1
             return self._streams
 

@@ -16,7 +16,7 @@ from livedex import __version__, catalogue, migrate, tracing
 from livedex.catalogue import Generation, opener
 from livedex.config import Settings
 from livedex.database import first_line, open_pool, query, translated
-from livedex.errors import ConfigError, LivedexError, UnavailableError
+from livedex.errors import ConfigError, UnavailableError, loggable
 from livedex.http_server import HttpServer, health_routes, listen
 from livedex.lifecycle import Health, Stop, until_available
 from livedex.observe import QueryMetrics, logger
@@ -181,8 +181,7 @@ class QueryApp:
             self._encoders.load(generation)
         except Exception as error:  # noqa: BLE001 - whatever a model's library raises, the other collections are searched
             self._encoders.refuse(generation, error, time.monotonic())
-            why = str(error) if isinstance(error, LivedexError) else type(error).__name__
-            _log.error("query.model_refused", collection=generation.collection, why=why)
+            _log.error("query.model_refused", collection=generation.collection, why=loggable(error))
         else:
             _log.info("query.model_loaded", collection=generation.collection, model=generation.identity.model)
 

@@ -18,7 +18,7 @@ from livedex.core.backoff import backoff
 from livedex.core.mailbox import PRESENCE_CLASS, ForgedError, Question, collect, digest_of, read
 from livedex.database import Connection, first_line, open_session, query, translated
 from livedex.encoders.remote import FailingError
-from livedex.errors import LivedexError, SystemicError, TimedOutError, UnavailableError
+from livedex.errors import LivedexError, SystemicError, TimedOutError, UnavailableError, loggable
 from livedex.lifecycle import Stop
 from livedex.observe import QueryMetrics, logger
 from livedex.query.active import Encoders
@@ -162,7 +162,7 @@ class Mailbox:
                 self._stop.wait(PAUSE)
                 return
             if len(texts) == 1 or isinstance(error, SystemicError):  # nobody's text is the reason of that
-                _log.error("mailbox.failed", why=str(error) if isinstance(error, LivedexError) else type(error).__name__)
+                _log.error("mailbox.failed", why=loggable(error))
                 self._settle(asked, "57014")
                 return
             for text in texts:
